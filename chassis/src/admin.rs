@@ -1,0 +1,238 @@
+//! The admin endpoints: `/livez`, `/readyz`, `/metrics`.
+//!
+//! Invariants:
+//! - at most [`MAX_CONNECTIONS`] connections, each for one request and [`CONNECTION_TIME`] at most: a scraper that hangs
+//!   holds nothing up
+//! - `/readyz` is 503 from the moment a shutdown is requested, while the rest still answers
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use crate::drain::Shutdown;
+use crate::settings::address;
+
+/// Connections served at a time; more wait to be accepted.
+pub const MAX_CONNECTIONS: usize = 64;
+/// The longest a connection lives.
+pub const CONNECTION_TIME: Duration = Duration::from_secs(10);
+/// The time a client has for the head of its request.
+const HEADER_TIME: Duration = Duration::from_secs(5);
+/// The largest head.
+const HEADER_BYTES: usize = 16 * 1024;
+/// The wait after an accept that failed, which it does when the process has no file descriptors left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// `[admin]`. The default address belongs to the program, so there is no `Default`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdminSettings {
+    /// Where the endpoints are served; port 0 is any free port.
+    #[serde(with = "address")]
+    pub address: SocketAddr,
+}
+
+/// Why the admin address can't be served.
+#[derive(Debug, thiserror::Error)]
+#[error("failed to bind {address} (admin.address): {source}; {hint}")]
+pub struct BindError {
+    address: SocketAddr,
+    source: io::Error,
+    hint: &'static str,
+}
+
+/// Whether the program can do its work; asked at each `/readyz`.
+pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// The bound admin endpoints.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// Binds `address`, so that a taken port is known before anything else starts.
+    ///
+    /// # Errors
+    ///
+    /// The address can't be bound.
+    pub fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let bound = TcpListener::bind(address).and_then(|listener| {
+            listener.set_nonblocking(true)?;
+            let address = listener.local_addr()?;
+            Ok(Self { listener, address })
+        });
+        bound.map_err(|source| BindError {
+            address,
+            hint: hint(&source),
+            source,
+        })
+    }
+
+    /// The address that is bound, with its real port.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until the future is dropped or the shutdown is forced: a drain can be watched to its end.
+    ///
+    /// # Errors
+    ///
+    /// The runtime refuses the listener.
+    pub async fn serve(self, registry: Arc<Registry>, ready: Ready, shutdown: Shutdown) -> io::Result<()> {
+        let listener = tokio::net::TcpListener::from_std(self.listener)?;
+        let endpoints = Arc::new(Endpoints {
+            registry,
+            ready,
+            shutdown: shutdown.clone(),
+        });
+        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = async {
+                let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
+                let (stream, _) = listener.accept().await?;
+                Ok::<_, io::Error>((permit, stream))
+            };
+            tokio::select! {
+                () = shutdown.forced() => return Ok(()),
+                Some(_) = connections.join_next() => {}
+                accepted = accepted => match accepted {
+                    Ok((permit, stream)) => {
+                        let endpoints = Arc::clone(&endpoints);
+                        connections.spawn(async move {
+                            serve_connection(stream, endpoints).await;
+                            drop(permit);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "failed to accept an admin connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+            }
+        }
+    }
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "another process listens there: stop it or choose another address",
+        io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege: choose a higher one",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address: 0.0.0.0 means every one it has",
+        _ => "choose another address",
+    }
+}
+
+async fn serve_connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
+    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+        let response = endpoints.answer(request.method(), request.uri().path());
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .keep_alive(false)
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIME)
+        .max_buf_size(HEADER_BYTES)
+        .serve_connection(TokioIo::new(stream), service);
+    match tokio::time::timeout(CONNECTION_TIME, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "an admin connection broke off"),
+        Err(_) => tracing::debug!("an admin connection took too long"),
+    }
+}
+
+/// What is answered, from method and path alone.
+struct Endpoints {
+    registry: Arc<Registry>,
+    ready: Ready,
+    shutdown: Shutdown,
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoints").finish_non_exhaustive()
+    }
+}
+
+impl Endpoints {
+    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+        let endpoint = match path {
+            "/livez" => Self::live,
+            "/readyz" => Self::readiness,
+            "/metrics" => Self::metrics,
+            _ => {
+                return response(
+                    StatusCode::NOT_FOUND,
+                    TEXT,
+                    "not found; there are /livez, /readyz and /metrics\n",
+                );
+            }
+        };
+        if method != Method::GET && method != Method::HEAD {
+            let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n");
+            refused
+                .headers_mut()
+                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        endpoint(self)
+    }
+
+    fn live(&self) -> Response<Full<Bytes>> {
+        response(StatusCode::OK, TEXT, "ok\n")
+    }
+
+    fn readiness(&self) -> Response<Full<Bytes>> {
+        if self.shutdown.is_requested() {
+            response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "shutting down\n")
+        } else if (self.ready)() {
+            response(StatusCode::OK, TEXT, "ok\n")
+        } else {
+            response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n")
+        }
+    }
+
+    fn metrics(&self) -> Response<Full<Bytes>> {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => response(StatusCode::OK, OPEN_METRICS, text),
+            Err(_) => response(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                TEXT,
+                "the metrics can't be encoded\n",
+            ),
+        }
+    }
+}
+
+fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

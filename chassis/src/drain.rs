@@ -1,0 +1,181 @@
+//! The two steps of an orderly end: requested, then forced.
+//!
+//! Invariants:
+//! - a step is never taken back, and forcing requests too
+//! - whoever asks late is answered at once: a step is a state, not an event
+
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Step {
+    Running,
+    Requested,
+    Forced,
+}
+
+/// Tells every part of the process that it is to end. Clones share one state.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    step: watch::Sender<Step>,
+}
+
+impl Default for Shutdown {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Shutdown {
+    /// A shutdown that nobody has asked for yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            step: watch::Sender::new(Step::Running),
+        }
+    }
+
+    /// A shutdown that SIGTERM or SIGINT requests; the next such signal forces it.
+    ///
+    /// A thread of its own waits for the signals, so this works before any runtime is there.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses the thread or the signal handlers.
+    pub fn on_signals() -> io::Result<Self> {
+        let shutdown = Self::new();
+        let signalled = shutdown.clone();
+        let (ready, is_ready) = mpsc::sync_channel(1);
+        thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
+            let signals = runtime.and_then(|runtime| {
+                let _in_runtime = runtime.enter();
+                let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+                Ok((runtime, signals))
+            });
+            match signals {
+                Ok((runtime, (terminate, interrupt))) => {
+                    // The receiver waits below; were it gone, the signals would count all the same.
+                    drop(ready.send(Ok(())));
+                    runtime.block_on(signalled.follow(terminate, interrupt));
+                }
+                Err(error) => drop(ready.send(Err(error))),
+            }
+        })?;
+        is_ready.recv().map_err(io::Error::other)??;
+        Ok(shutdown)
+    }
+
+    /// Asks for an orderly end.
+    pub fn request(&self) {
+        self.advance(Step::Requested);
+    }
+
+    /// Asks for an end now.
+    pub fn force(&self) {
+        self.advance(Step::Forced);
+    }
+
+    /// Whether an end was asked for, in either way.
+    #[must_use]
+    pub fn is_requested(&self) -> bool {
+        *self.step.borrow() >= Step::Requested
+    }
+
+    /// Whether an end now was asked for.
+    #[must_use]
+    pub fn is_forced(&self) -> bool {
+        *self.step.borrow() >= Step::Forced
+    }
+
+    /// Waits until an end is asked for, in either way. Cancel safe.
+    pub async fn requested(&self) {
+        self.reached(Step::Requested).await;
+    }
+
+    /// Waits until an end now is asked for. Cancel safe.
+    pub async fn forced(&self) {
+        self.reached(Step::Forced).await;
+    }
+
+    fn advance(&self, to: Step) {
+        self.step.send_if_modified(|step| {
+            let advances = *step < to;
+            *step = to.max(*step);
+            advances
+        });
+    }
+
+    async fn reached(&self, wanted: Step) {
+        // An error would mean that all senders are gone, but `self` is one.
+        drop(self.step.subscribe().wait_for(|step| *step >= wanted).await);
+    }
+
+    async fn follow(&self, mut terminate: Signal, mut interrupt: Signal) {
+        loop {
+            let name = tokio::select! {
+                Some(()) = terminate.recv() => "SIGTERM",
+                Some(()) = interrupt.recv() => "SIGINT",
+                else => return,
+            };
+            if self.is_requested() {
+                tracing::warn!(signal = name, "asked to end at once");
+                self.force();
+            } else {
+                tracing::info!(signal = name, "asked to end");
+                self.request();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn nothing_ends_unasked() {
+        let shutdown = Shutdown::new();
+        assert!(!shutdown.is_requested());
+        assert!(shutdown.requested().now_or_never().is_none());
+        assert!(shutdown.forced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_request_reaches_every_clone_and_forces_nothing() {
+        let shutdown = Shutdown::new();
+        let clone = shutdown.clone();
+        shutdown.request();
+        assert!(clone.is_requested());
+        assert!(!clone.is_forced());
+        assert!(clone.requested().now_or_never().is_some());
+        assert!(clone.forced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn forcing_requests_too_and_is_never_taken_back() {
+        let shutdown = Shutdown::new();
+        shutdown.force();
+        shutdown.request();
+        assert!(shutdown.requested().now_or_never().is_some());
+        assert!(shutdown.forced().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn who_waits_already_is_woken() {
+        let shutdown = Shutdown::new();
+        let waiting = tokio::spawn({
+            let shutdown = shutdown.clone();
+            async move { shutdown.forced().await }
+        });
+        tokio::task::yield_now().await;
+        shutdown.force();
+        waiting.await.expect("the waiting task ends");
+    }
+}

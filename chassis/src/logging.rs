@@ -1,0 +1,151 @@
+//! The process's own log, on stderr. Records of the exchanges never go here.
+//!
+//! Invariants:
+//! - pingora never logs below `debug` (at `trace` it panics on a response head that isn't UTF-8), nor below `warn` unless
+//!   the level is `trace`: its lines hold paths and queries
+//! - async-nats is silent: what happens to the connection is told by [`crate::nats`], once and in plain words
+
+use std::io::{self, IsTerminal};
+
+use anyhow::Context;
+use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// `[log]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogSettings {
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// How severe a line of the log is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Something was lost, or someone must act.
+    Error,
+    /// Something is not as it should be; nothing was lost.
+    Warn,
+    /// What an operator wants to have seen.
+    #[default]
+    Info,
+    /// What a developer wants to see.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// How a line of the log looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Starts the log. Lines written by way of the `log` crate appear too.
+///
+/// # Errors
+///
+/// The process has a log already.
+pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
+    let lines = match settings.format {
+        LogFormat::Text => tracing_subscriber::fmt::layer()
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
+            .boxed(),
+        LogFormat::Json => tracing_subscriber::fmt::layer()
+            .json()
+            .flatten_event(true)
+            .with_writer(io::stderr)
+            .boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(targets(settings.level))
+        .with(lines)
+        .try_init()
+        .context("the log is started already")
+}
+
+/// What is logged: own lines at `level`, those of libraries less.
+fn targets(level: LogLevel) -> Targets {
+    let (own, pingora, nats, others) = match level {
+        LogLevel::Error => (
+            LevelFilter::ERROR,
+            LevelFilter::ERROR,
+            LevelFilter::OFF,
+            LevelFilter::ERROR,
+        ),
+        LogLevel::Warn => (
+            LevelFilter::WARN,
+            LevelFilter::WARN,
+            LevelFilter::OFF,
+            LevelFilter::WARN,
+        ),
+        LogLevel::Info => (
+            LevelFilter::INFO,
+            LevelFilter::WARN,
+            LevelFilter::OFF,
+            LevelFilter::WARN,
+        ),
+        LogLevel::Debug => (
+            LevelFilter::DEBUG,
+            LevelFilter::WARN,
+            LevelFilter::WARN,
+            LevelFilter::INFO,
+        ),
+        LogLevel::Trace => (
+            LevelFilter::TRACE,
+            LevelFilter::DEBUG,
+            LevelFilter::DEBUG,
+            LevelFilter::DEBUG,
+        ),
+    };
+    Targets::new()
+        .with_default(others)
+        .with_target("sidelog", own)
+        .with_target("pingora", pingora)
+        .with_target("async_nats", nats)
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn pingora_is_quiet_and_never_at_trace() {
+        for level in [LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug] {
+            assert!(
+                !targets(level).would_enable("pingora_proxy::proxy_h1", &Level::INFO),
+                "{level:?}"
+            );
+        }
+        assert!(targets(LogLevel::Info).would_enable("pingora_core::services", &Level::WARN));
+        assert!(!targets(LogLevel::Trace).would_enable("pingora_core::protocols::http::v1::client", &Level::TRACE));
+    }
+
+    #[test]
+    fn own_lines_appear_at_the_level_asked_for() {
+        assert!(targets(LogLevel::Info).would_enable("sidelog_proxy::shipping", &Level::INFO));
+        assert!(!targets(LogLevel::Info).would_enable("sidelog_proxy::shipping", &Level::DEBUG));
+        assert!(targets(LogLevel::Trace).would_enable("sidelog_consumer", &Level::TRACE));
+        assert!(!targets(LogLevel::Error).would_enable("sidelog_consumer", &Level::WARN));
+    }
+
+    #[test]
+    fn the_nats_client_is_silent_at_usual_levels() {
+        assert!(!targets(LogLevel::Info).would_enable("async_nats::connector", &Level::ERROR));
+    }
+}

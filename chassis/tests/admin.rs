@@ -1,0 +1,154 @@
+//! The admin endpoints, on a real socket.
+
+#![expect(clippy::expect_used, reason = "a test stops where something is not as it needs it")]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::registry::Registry;
+use sidelog_chassis::admin::{Admin, MAX_CONNECTIONS};
+use sidelog_chassis::drain::Shutdown;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+struct Served {
+    address: SocketAddr,
+    ready: Arc<AtomicBool>,
+    shutdown: Shutdown,
+    task: JoinHandle<std::io::Result<()>>,
+}
+
+impl Served {
+    fn start() -> Self {
+        let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let address = admin.local_addr();
+        let mut registry = Registry::with_prefix("sidelog");
+        let counter: Counter = Counter::default();
+        registry.register("exchanges", "Exchanges seen", counter.clone());
+        counter.inc_by(3);
+        let ready = Arc::new(AtomicBool::new(false));
+        let shutdown = Shutdown::new();
+        let is_ready = {
+            let ready = Arc::clone(&ready);
+            Arc::new(move || ready.load(Ordering::Relaxed))
+        };
+        let task = tokio::spawn(admin.serve(Arc::new(registry), is_ready, shutdown.clone()));
+        Self {
+            address,
+            ready,
+            shutdown,
+            task,
+        }
+    }
+
+    /// Sends a request as it is and reads until the server closes.
+    async fn ask(&self, request: &str) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("the request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        answer
+    }
+
+    async fn get(&self, path: &str) -> String {
+        self.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await
+    }
+
+    async fn stop(self) {
+        self.shutdown.force();
+        self.task.await.expect("no panic").expect("an orderly end");
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_alive_before_it_is_ready() {
+    let served = Served::start();
+    assert!(served.get("/livez").await.starts_with("HTTP/1.1 200 OK"));
+    assert!(served.get("/readyz").await.starts_with("HTTP/1.1 503 "));
+    served.ready.store(true, Ordering::Relaxed);
+    let ready = served.get("/readyz").await;
+    assert!(
+        ready.starts_with("HTTP/1.1 200 OK") && ready.ends_with("\r\n\r\nok\n"),
+        "{ready}"
+    );
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_is_to_end_is_alive_and_not_ready() {
+    let served = Served::start();
+    served.ready.store(true, Ordering::Relaxed);
+    served.shutdown.request();
+    let answer = served.get("/readyz").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 503 ") && answer.ends_with("shutting down\n"),
+        "{answer}"
+    );
+    assert!(served.get("/livez").await.starts_with("HTTP/1.1 200 OK"));
+    assert!(served.get("/metrics").await.starts_with("HTTP/1.1 200 OK"));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn metrics_are_open_metrics() {
+    let served = Served::start();
+    let metrics = served.get("/metrics").await;
+    assert!(
+        metrics.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{metrics}"
+    );
+    assert!(metrics.contains("\nsidelog_exchanges_total 3\n"), "{metrics}");
+    assert!(metrics.ends_with("# EOF\n"), "{metrics}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn other_methods_and_paths_are_refused() {
+    let served = Served::start();
+    let head = served.ask("HEAD /livez HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(
+        head.starts_with("HTTP/1.1 200 OK") && head.ends_with("\r\n\r\n"),
+        "{head}"
+    );
+    let post = served
+        .ask("POST /livez HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+        .await;
+    assert!(
+        post.starts_with("HTTP/1.1 405 ") && post.contains("allow: GET, HEAD\r\n"),
+        "{post}"
+    );
+    assert!(served.get("/").await.starts_with("HTTP/1.1 404 "));
+    assert!(served.get("/livez/x").await.starts_with("HTTP/1.1 404 "));
+    assert!(served.get("/livez?verbose").await.starts_with("HTTP/1.1 200 "));
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_say_nothing_keep_nobody_out_for_ever() {
+    let served = Served::start();
+    let mut silent = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        silent.push(TcpStream::connect(served.address).await.expect("a connection"));
+    }
+    assert!(served.get("/livez").await.starts_with("HTTP/1.1 200 OK"));
+    for mut stream in silent {
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.expect("the connection is closed");
+    }
+    served.stop().await;
+}
+
+#[test]
+fn a_taken_port_is_an_error_that_names_the_key() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("an address");
+    let error = Admin::bind(address).expect_err("taken").to_string();
+    assert!(
+        error.starts_with(&format!("failed to bind {address} (admin.address): ")),
+        "{error}"
+    );
+    assert!(error.contains("another process listens there"), "{error}");
+}

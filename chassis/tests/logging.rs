@@ -1,0 +1,76 @@
+//! The log, as a process of its own writes it: the log is one for the whole process.
+
+#![expect(clippy::expect_used, reason = "a test stops where something is not as it needs it")]
+
+use std::process::Command;
+
+use sidelog_chassis::logging::{LogFormat, LogLevel, LogSettings, init};
+
+/// Tells the test's own binary to be the process that logs.
+const FORMAT: &str = "SIDELOG_TEST_LOG_FORMAT";
+
+/// Not a test: what the process writes that the tests start.
+#[test]
+fn child() {
+    let format = match std::env::var(FORMAT).as_deref() {
+        Ok("json") => LogFormat::Json,
+        Ok(_) => LogFormat::Text,
+        Err(_) => return,
+    };
+    init(&LogSettings {
+        level: LogLevel::Info,
+        format,
+    })
+    .expect("the first log of the process");
+    init(&LogSettings::default()).expect_err("a second log");
+    log::warn!(target: "pingora_core::server", "by way of the log crate");
+    log::info!(target: "pingora_core::server", "pingora's small talk");
+    tracing::info!(target: "sidelog_test", count = 3, "by way of tracing");
+    tracing::debug!(target: "sidelog_test", "a detail");
+}
+
+/// The child's stderr, line by line.
+fn lines(format: &str) -> Vec<String> {
+    let output = Command::new(std::env::current_exe().expect("this binary"))
+        .args(["--exact", "child", "--nocapture"])
+        .env(FORMAT, format)
+        .output()
+        .expect("the child runs");
+    assert!(output.status.success(), "{output:?}");
+    let stderr = String::from_utf8(output.stderr).expect("UTF-8");
+    stderr.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn lines_of_both_log_and_tracing_go_to_stderr() {
+    let lines = lines("text");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(
+        lines[0].contains("WARN pingora_core::server: by way of the log crate"),
+        "{lines:?}"
+    );
+    assert!(
+        lines[1].contains("INFO sidelog_test: by way of tracing count=3"),
+        "{lines:?}"
+    );
+    assert!(!lines[0].contains('\u{1b}'), "colours in a pipe: {lines:?}");
+}
+
+#[test]
+fn json_is_one_object_a_line() {
+    let lines = lines("json");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    for (line, parts) in lines.iter().zip([
+        [
+            "\"level\":\"WARN\"",
+            "\"message\":\"by way of the log crate\"",
+            "\"target\":\"pingora_core::server\"",
+        ],
+        ["\"level\":\"INFO\"", "\"message\":\"by way of tracing\"", "\"count\":3"],
+    ]) {
+        assert!(line.starts_with('{') && line.ends_with('}'), "{line}");
+        for part in parts {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use sidelog_chassis::cli;
+use sidelog_chassis::drain::Shutdown;
+
+use crate::settings::{DEFAULTS, PROGRAM, Settings};
+
+/// Moves records in batches from NATS JetStream to Loki, a file or standard output.
+#[derive(Debug, Parser)]
+#[command(name = PROGRAM.name, version)]
+struct Arguments {
+    /// The TOML file with the settings; without it SIDELOG_CONFIG, SIDELOG_CONFIG_TOML, or the defaults
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Says whether the settings are good, and if not, everything that is wrong
+    Check,
+    /// Prints the documented default settings as TOML
+    Defaults,
+}
+
+/// Runs what the command line asks for. Exit status: 0 as asked, 1 failed, 2 bad usage or settings.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Arguments { config, command } = Arguments::parse();
+    match command {
+        None => cli::run::<Settings>(&PROGRAM, config.as_deref(), |settings| &settings.log, run),
+        Some(Command::Check) => cli::check::<Settings>(&PROGRAM, config.as_deref()),
+        Some(Command::Defaults) => cli::print(DEFAULTS),
+    }
+}
+
+fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?;
+    let outcome = runtime.block_on(crate::run(settings, shutdown));
+    // A write to a pipe that nobody reads would hold the process up.
+    runtime.shutdown_background();
+    outcome
+}

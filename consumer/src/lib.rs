@@ -1,0 +1,251 @@
+//! Moves records from JetStream to a store, and acknowledges only what the store has.
+//!
+//! ```text
+//! JetStream ──fetch──► source ──Delivery──► batch ──Batch──► transfer ──Entry──► sink (loki, file, stdout)
+//!     ▲                  │                                     │  │
+//!     └────── ack ────── ledger ◄───────────── settled ────────┘  └───Letter──► dead_letter (stream `logs_dead`)
+//! ```
+//!
+//! | Module | What it is for |
+//! |---|---|
+//! | `source`, `durable` | fetches from the durable pull consumer, no more than there is room for |
+//! | `delivery`, `ledger` | a message on its way, and those that are not acknowledged yet |
+//! | `batch` | messages collected by bytes and time |
+//! | `transfer`, `entry` | one batch's way: sort, store, set aside, acknowledge |
+//! | `sink`, `loki`, `file` | the stores |
+//! | `dead_letter` | what is no record, or what the store refuses for good |
+//! | `backoff`, `outage` | how to wait, and how to tell that one waits |
+//! | [`settings`], [`cli`], `metrics` | what an operator sees |
+//!
+//! Invariants:
+//! - A message is acknowledged only after each of its lines is in the store or in the dead letter stream
+//!   (`tests/consumer/restarts.rs`, `a_dead_letter_stream_that_is_denied_holds_the_messages_with_bad_lines_and_no_others`).
+//! - Nothing that a server does ends the process; it waits, says what to do, and JetStream keeps the records
+//!   (`whatever_is_not_a_204_is_pushed_again_until_it_is_and_the_operator_is_told_what_to_do`).
+//! - Memory is bounded in bytes: `source.memory_max` for messages that are held, and about three times
+//!   `loki.batch_max_bytes` for each of `loki.concurrency` batches while they are encoded and sent
+//!   (`a_store_that_is_away_does_not_make_it_hold_more_than_its_memory`).
+//! - A message that comes again gives the same bytes (`killed_between_push_and_acknowledgement_the_same_bytes_come_again`).
+
+pub mod cli;
+pub mod settings;
+
+mod backoff;
+mod batch;
+mod dead_letter;
+mod delivery;
+mod durable;
+mod entry;
+mod file;
+mod ledger;
+mod loki;
+mod metrics;
+mod outage;
+mod sink;
+mod source;
+mod transfer;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+use sidelog_chassis::admin::Admin;
+use sidelog_chassis::drain::Shutdown;
+use sidelog_chassis::nats::{self, Connection};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use batch::BatchLimits;
+use dead_letter::DeadLetters;
+
+use entry::Sorter;
+use file::Lines;
+use ledger::Ledger;
+use loki::Loki;
+use metrics::Metrics;
+use settings::{Settings, SinkKind};
+use sink::Sink;
+use source::Source;
+use transfer::Transfer;
+
+/// Messages between source and batch. Their bytes are bounded by what they have reserved.
+const QUEUE: usize = 1024;
+/// At the end: the longest that giving back messages may take.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// Runs a consumer until `shutdown` is requested and what was fetched is stored, or `shutdown.deadline` is over.
+///
+/// # Errors
+/// What keeps it from starting: an admin address that can't be bound, a file of credentials or certificates that can't
+/// be read. A server that is away is waited for.
+pub async fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    Consumer::bind(settings).await?.run(shutdown).await
+}
+
+/// A consumer that is ready to run: its admin address is bound, its files are read.
+#[derive(Debug)]
+pub struct Consumer {
+    settings: Settings,
+    admin: Admin,
+    registry: Registry,
+    metrics: Metrics,
+    connection: Connection,
+    sink: Sink,
+}
+
+impl Consumer {
+    /// Does everything that can fail for good, and begins to connect to NATS.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let mut registry = Registry::default();
+        let metrics = Metrics::register(&mut registry);
+        let admin = Admin::bind(settings.admin.address)?;
+        let sink = sink(&settings, &metrics)?;
+        let connection = nats::connect(&settings.nats, settings::PROGRAM.name).await?;
+        Ok(Self {
+            settings,
+            admin,
+            registry,
+            metrics,
+            connection,
+            sink,
+        })
+    }
+
+    /// Where `/livez`, `/readyz` and `/metrics` are served, with the real port.
+    #[must_use]
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// Runs until `shutdown`.
+    ///
+    /// # Errors
+    /// None that a server causes; a task of ours that broke down.
+    pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        tracing::info!(admin = %self.admin_address(), sink = ?self.settings.sink.kind, "started");
+        let Self {
+            settings,
+            admin,
+            registry,
+            metrics,
+            connection,
+            sink,
+        } = self;
+        let ledger = Arc::new(Ledger::new(connection.client.clone(), metrics.clone()));
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let (ack_wait, acks) = watch::channel(settings.source.ack_wait);
+        let source = Source::new(
+            &settings,
+            connection.clone(),
+            Arc::clone(&ledger),
+            metrics.clone(),
+            sender,
+            ack_wait,
+        );
+        let transfer = Transfer {
+            sorter: Sorter::new(&settings.nats.subject, settings.line_max()),
+            sink,
+            dead_letters: DeadLetters::new(connection.clone(), settings.dead_letter_stream(), metrics.clone()),
+            ledger: Arc::clone(&ledger),
+            metrics,
+        };
+        let served = admin.serve(Arc::new(registry), Arc::new(|| true), shutdown.clone());
+        let helpers = [
+            tokio::spawn(async move {
+                if let Err(error) = served.await {
+                    tracing::error!(%error, "the admin endpoints ended");
+                }
+            }),
+            tokio::spawn(keep_held(Arc::clone(&ledger), acks)),
+        ];
+        let batches = tokio::spawn(batch::run(receiver, limits(&settings), Arc::new(transfer)));
+        tokio::select! {
+            () = shutdown.requested() => {}
+            never = Box::pin(source.run()) => match never {},
+        }
+        let outcome = drain(batches, &ledger, &connection, settings.shutdown.deadline, &shutdown).await;
+        for helper in helpers {
+            helper.abort();
+            drop(helper.await);
+        }
+        outcome
+    }
+}
+
+/// Stores what was fetched, up to the deadline, and gives the rest back.
+async fn drain(
+    mut batches: JoinHandle<()>,
+    ledger: &Ledger,
+    connection: &Connection,
+    deadline: Duration,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let leave = LEAVE.min(deadline / 4);
+    let last = Instant::now() + deadline.saturating_sub(leave);
+    let outcome = tokio::select! {
+        ended = &mut batches => ended.map_err(|error| anyhow::anyhow!("collecting batches broke down: {error}")),
+        () = sleep_until(last) => Ok(()),
+        () = shutdown.forced() => Ok(()),
+    };
+    let left = ledger.held();
+    if connection.is_connected() {
+        let give_back = async {
+            ledger.give_back().await;
+            connection.client.flush().await
+        };
+        match timeout(leave, give_back).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "failed to send the last acknowledgements"),
+            Err(_) => tracing::debug!("no time was left for the last acknowledgements"),
+        }
+    }
+    if left > 0 {
+        tracing::warn!(
+            messages = left,
+            "stopped before everything was stored; NATS delivers these messages again"
+        );
+    } else {
+        tracing::info!("stopped, everything fetched is stored");
+    }
+    batches.abort();
+    outcome
+}
+
+/// Tells the server in time that what is held is being worked on.
+async fn keep_held(ledger: Arc<Ledger>, mut ack_wait: watch::Receiver<Duration>) {
+    loop {
+        let third = *ack_wait.borrow_and_update() / 3;
+        // Looked at twice in that time, a message is told of before two thirds of `ack_wait` are over.
+        ledger.progress(third).await;
+        tokio::select! {
+            () = sleep(third / 2) => {}
+            Ok(()) = ack_wait.changed() => {}
+        }
+    }
+}
+
+fn sink(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Sink> {
+    Ok(match settings.sink.kind {
+        SinkKind::Loki => Sink::Loki(Box::new(Loki::new(&settings.loki, metrics.clone())?)),
+        SinkKind::File => {
+            let path: Option<PathBuf> = settings.sink.path.clone();
+            let path = path.ok_or_else(|| anyhow::anyhow!("sink.path is missing; sink.kind = \"file\" needs it"))?;
+            Sink::Lines(Lines::file(path, metrics.clone()))
+        }
+        SinkKind::Stdout => Sink::Lines(Lines::stdout(metrics.clone())),
+    })
+}
+
+fn limits(settings: &Settings) -> BatchLimits {
+    BatchLimits {
+        max_bytes: settings.loki.batch_max_bytes.as_usize(),
+        wait: settings.loki.batch_wait,
+        concurrency: settings.loki.concurrency,
+    }
+}

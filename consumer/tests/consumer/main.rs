@@ -1,0 +1,16 @@
+//! The consumer as an operator runs it, between a real nats-server and a store.
+//!
+//! | Module | What it shows |
+//! |---|---|
+//! | `answers` | what the store answers, and what becomes of the records |
+//! | `bad_input` | what is no record is set aside, the rest arrives |
+//! | `command_line` | settings, exit statuses |
+//! | `restarts` | stores, servers and consumers that go away and come back |
+//! | `sinks` | files and standard output |
+
+mod answers;
+mod bad_input;
+mod bench;
+mod command_line;
+mod restarts;
+mod sinks;

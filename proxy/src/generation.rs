@@ -1,0 +1,185 @@
+//! One generation of the configuration, compiled: what both sides ask of it, exchange by exchange.
+//!
+//! Every exchange carries the number of the generation it was served under, so that the shipping side
+//! judges it by the same rules.
+
+use crate::settings::{Capture, Settings};
+
+/// The configuration that exchanges are served and recorded under.
+#[derive(Debug)]
+pub struct Generation {
+    /// Counts from 1.
+    pub number: u32,
+    /// The settings it was made from.
+    pub settings: Settings,
+    default: Policy,
+    routes: Vec<Policy>,
+}
+
+impl Generation {
+    /// Compiles `settings`.
+    pub fn new(number: u32, settings: Settings) -> Self {
+        let default = Policy::new(settings.capture.clone());
+        let routes = settings
+            .routes
+            .iter()
+            .map(|route| Policy::new(settings.capture.with(&route.capture)))
+            .collect();
+        Self {
+            number,
+            settings,
+            default,
+            routes,
+        }
+    }
+
+    /// What is recorded on a route; without one, the default.
+    pub fn policy(&self, route: Option<u32>) -> &Policy {
+        route
+            .and_then(|index| self.routes.get(index as usize))
+            .unwrap_or(&self.default)
+    }
+
+    /// The path of a route as configured: `http.route`.
+    pub fn route_path(&self, route: Option<u32>) -> Option<&str> {
+        self.settings
+            .routes
+            .get(route? as usize)
+            .map(|route| route.path.as_str())
+    }
+}
+
+/// What is recorded of an exchange.
+#[derive(Debug)]
+pub struct Policy {
+    capture: Capture,
+    types: Vec<TypePattern>,
+}
+
+impl Policy {
+    fn new(capture: Capture) -> Self {
+        let types = capture
+            .content_types
+            .iter()
+            .map(|pattern| TypePattern::new(pattern))
+            .collect();
+        Self { capture, types }
+    }
+
+    /// Whether a record is made at all.
+    pub fn record(&self) -> bool {
+        self.capture.enabled
+    }
+
+    /// Whether the request's header fields are recorded.
+    pub fn request_headers(&self) -> bool {
+        self.capture.request_headers
+    }
+
+    /// Whether the answer's header fields are recorded.
+    pub fn response_headers(&self) -> bool {
+        self.capture.response_headers
+    }
+
+    /// Whether the request's body is recorded.
+    pub fn request_body(&self) -> bool {
+        self.capture.request_body
+    }
+
+    /// Whether the answer's body is recorded.
+    pub fn response_body(&self) -> bool {
+        self.capture.response_body
+    }
+
+    /// Bytes of a body that are recorded at most.
+    pub fn body_max(&self) -> usize {
+        self.capture.body_max.as_usize()
+    }
+
+    /// Whether bodies of this `Content-Type` are recorded; its parameters don't matter.
+    pub fn records_type(&self, content_type: &[u8]) -> bool {
+        let essence = content_type
+            .split(|byte| *byte == b';')
+            .next()
+            .unwrap_or_default()
+            .trim_ascii();
+        self.types.iter().any(|pattern| pattern.fits(essence))
+    }
+}
+
+/// A content type with at most one `*`: `application/*+json`.
+#[derive(Debug)]
+struct TypePattern {
+    before: Vec<u8>,
+    after: Option<Vec<u8>>,
+}
+
+impl TypePattern {
+    fn new(pattern: &str) -> Self {
+        let pattern = pattern.to_ascii_lowercase();
+        match pattern.split_once('*') {
+            Some((before, after)) => Self {
+                before: before.into(),
+                after: Some(after.into()),
+            },
+            None => Self {
+                before: pattern.into(),
+                after: None,
+            },
+        }
+    }
+
+    fn fits(&self, essence: &[u8]) -> bool {
+        let Some(after) = &self.after else {
+            return essence.eq_ignore_ascii_case(&self.before);
+        };
+        essence.split_at_checked(self.before.len()).is_some_and(|(head, rest)| {
+            let tail = rest.len().checked_sub(after.len()).and_then(|at| rest.get(at..));
+            head.eq_ignore_ascii_case(&self.before) && tail.is_some_and(|tail| tail.eq_ignore_ascii_case(after))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_types_match_by_essence_in_any_case() {
+        let policy = Policy::new(Capture::default());
+        for recorded in [
+            "application/json",
+            "Application/JSON; charset=utf-8",
+            "application/problem+json",
+            "text/plain ;x",
+        ] {
+            assert!(policy.records_type(recorded.as_bytes()), "{recorded}");
+        }
+        for not_recorded in [
+            "",
+            "image/png",
+            "application/jsonx",
+            "application/octet-stream",
+            "+json",
+        ] {
+            assert!(!policy.records_type(not_recorded.as_bytes()), "{not_recorded}");
+        }
+    }
+
+    #[test]
+    fn a_route_changes_only_what_it_names() {
+        let mut settings = Settings::default();
+        let mut route = crate::settings::Route {
+            path: "/quiet".to_owned(),
+            ..Default::default()
+        };
+        route.capture.response_body = Some(false);
+        settings.routes = vec![route];
+        let generation = Generation::new(1, settings);
+        assert!(!generation.policy(Some(0)).response_body());
+        assert!(generation.policy(Some(0)).request_body());
+        assert!(generation.policy(None).response_body());
+        assert_eq!(generation.route_path(Some(0)), Some("/quiet"));
+        assert_eq!(generation.route_path(None), None);
+    }
+}

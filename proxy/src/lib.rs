@@ -1,0 +1,198 @@
+//! The sidecar: a transparent reverse proxy that records each HTTP exchange and ships the records off the
+//! request path.
+//!
+//! ```text
+//! traffic/   what a client waits for        queue   the only door        shipping/   what nobody waits for
+//! bytes → exchange ───────────────────────► queue ─────────────────────► record → frame → JetStream
+//!                                                                      └► span → collector
+//! ```
+//!
+//! | Module | What it is for |
+//! |---|---|
+//! | [`settings`] | the configuration, from file and environment |
+//! | [`generation`] | one generation of it, compiled |
+//! | [`traffic`] | listeners, proxy, capture |
+//! | [`queue`] | exchanges as bytes, between the two |
+//! | [`shipping`] | redaction, records, frames, JetStream, spans |
+//! | [`metrics`] | names and help of all metrics |
+//! | [`cli`] | the command line |
+//!
+//! Invariants:
+//! - No request ever waits for logging, and nothing that logging does fails one (`tests/absence.rs`).
+//! - `traffic` and `shipping` know only the queue, never each other (`tests/layout.rs`).
+//! - Records offered = shipped + dropped + still here, at any moment ([`queue::ledger`]).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use sidelog_chassis::admin::Admin;
+use sidelog_chassis::drain::Shutdown;
+use uuid::Uuid;
+
+pub mod cli;
+pub mod generation;
+pub mod metrics;
+pub mod queue;
+pub mod settings;
+pub mod shipping;
+pub mod traffic;
+
+use generation::Generation;
+use queue::{Queue, QueueLimits};
+use settings::Settings;
+use shipping::Shipping;
+use shipping::record::Identity;
+use shipping::span::SpanCounts;
+use traffic::accept::Connections;
+use traffic::capture::{Budget, Recorder};
+use traffic::{Bound, Traffic};
+
+/// The part of the shutdown deadline that is kept for shipping what the last exchanges left: a fifth.
+const SHIPPING_SHARE: u32 = 5;
+
+/// Runs the proxy until the shutdown is requested and the drain is over.
+///
+/// # Errors
+/// When an address can't be bound, or a file that the settings name can't be used.
+pub fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    Sidecar::bind(settings)?.run(shutdown)
+}
+
+/// A proxy whose sockets are bound, and that serves nothing yet.
+#[derive(Debug)]
+pub struct Sidecar {
+    settings: Settings,
+    listeners: Vec<Bound>,
+    admin: Admin,
+}
+
+impl Sidecar {
+    /// Binds every socket of the settings.
+    ///
+    /// # Errors
+    /// When an address can't be bound.
+    pub fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let listeners = settings
+            .listeners
+            .iter()
+            .map(Bound::bind)
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        let admin = Admin::bind(settings.admin.address)?;
+        Ok(Self {
+            settings,
+            listeners,
+            admin,
+        })
+    }
+
+    /// The listeners' addresses, with their real ports.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().map(Bound::address).collect()
+    }
+
+    /// The admin endpoints' address.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin.local_addr()
+    }
+
+    /// Serves until the shutdown is requested and the drain is over.
+    ///
+    /// # Errors
+    /// When a thread can't be started, or a file that the settings name can't be used.
+    pub fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        let Self {
+            settings,
+            listeners,
+            admin,
+        } = self;
+        let (delay, deadline) = (settings.shutdown.delay, settings.shutdown.deadline);
+        let identity = identity(&settings);
+        let limits = QueueLimits {
+            bodies_max_bytes: settings.queue.bodies_max_bytes.as_usize(),
+            max_bytes: settings.queue.max_bytes.as_usize(),
+        };
+        let queue = Queue::new(limits, settings.runtime.threads);
+        let budget = Budget::new(settings.capture.memory_max.as_usize());
+        let generation = Arc::new(Generation::new(1, settings));
+        let connections = Arc::new(Connections::default());
+        let spans = Arc::new(SpanCounts::default());
+        let registry = metrics::registry(&queue, &connections, &spans);
+        let recorder = Arc::new(Recorder {
+            queue: Arc::clone(&queue),
+            generation: Arc::clone(&generation),
+            budget,
+        });
+
+        let shipping = Shipping::start(Arc::clone(&generation), identity, Arc::clone(&queue), spans)?;
+        for bound in &listeners {
+            tracing::info!(address = %bound.address(), "listening");
+        }
+        tracing::info!(address = %admin.local_addr(), "admin listening");
+        let traffic = Traffic::start(listeners, recorder, connections)?;
+
+        let serving = Arc::new(AtomicBool::new(true));
+        let ready = Arc::clone(&serving);
+        let admin = admin.serve(
+            Arc::new(registry),
+            Arc::new(move || ready.load(Ordering::Acquire)),
+            shutdown.clone(),
+        );
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the admin runtime")?;
+        runtime.block_on(async {
+            let admin = tokio::spawn(admin);
+            shutdown.requested().await;
+            serving.store(false, Ordering::Release);
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = shutdown.forced() => {}
+            }
+            drain(traffic, shipping, deadline, &shutdown).await;
+            admin.abort();
+        });
+        runtime.shutdown_background();
+        let balance = queue.ledger().balance();
+        tracing::info!(
+            offered = balance.offered,
+            shipped = balance.shipped,
+            dropped = balance.dropped_total(),
+            "ended"
+        );
+        Ok(())
+    }
+}
+
+/// Lets what is in flight end, then ships what it left; both inside the deadline, unless the end is forced.
+async fn drain(traffic: Traffic, shipping: Shipping, deadline: Duration, shutdown: &Shutdown) {
+    tracing::info!("shutting down");
+    let now = Instant::now();
+    let (cut, ends) = (now + deadline.saturating_sub(deadline / SHIPPING_SHARE), now + deadline);
+    let drained = tokio::task::spawn_blocking(move || {
+        traffic.drain(cut);
+        shipping.finish(ends);
+    });
+    tokio::select! {
+        outcome = drained => if outcome.is_err() {
+            tracing::error!("the drain had panicked");
+        },
+        () = shutdown.forced() => tracing::warn!("forced to end at once; what was not shipped is lost"),
+    }
+}
+
+fn identity(settings: &Settings) -> Identity {
+    let service = &settings.service;
+    Identity {
+        service: service.name.clone(),
+        version: service.version.clone(),
+        instance: service
+            .instance_id
+            .clone()
+            .unwrap_or_else(|| Uuid::now_v7().to_string()),
+        environment: service.environment.clone(),
+    }
+}

@@ -1,0 +1,123 @@
+//! Names and help of all the proxy's metrics, in one place.
+//!
+//! The counts themselves live where they are counted; they are read when somebody scrapes.
+
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::queue::Queue;
+use crate::queue::ledger::DropReason;
+use crate::shipping::span::{SpanCounts, SpanDrop};
+use crate::traffic::accept::Connections;
+
+/// A registry of everything that the proxy counts.
+pub fn registry(queue: &Arc<Queue>, connections: &Arc<Connections>, spans: &Arc<SpanCounts>) -> Registry {
+    let mut registry = Registry::with_prefix("sidelog");
+    registry.register_collector(Box::new(Counts {
+        queue: Arc::clone(queue),
+        connections: Arc::clone(connections),
+        spans: Arc::clone(spans),
+    }));
+    registry
+}
+
+#[derive(Debug)]
+struct Counts {
+    queue: Arc<Queue>,
+    connections: Arc<Connections>,
+    spans: Arc<SpanCounts>,
+}
+
+impl Collector for Counts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let balance = self.queue.ledger().balance();
+        let counters = [
+            (
+                "records_offered",
+                "Records that were made of exchanges",
+                balance.offered,
+            ),
+            (
+                "records_recovered",
+                "Records taken over from an earlier process's spool",
+                0,
+            ),
+            (
+                "records_shipped",
+                "Records that JetStream acknowledged",
+                balance.shipped,
+            ),
+            ("spans_sent", "Spans that the collector took", self.spans.sent()),
+            (
+                "connections_accepted",
+                "Connections accepted",
+                self.connections.accepted(),
+            ),
+        ];
+        for (name, help, value) in counters {
+            counter(&mut encoder, name, help, value)?;
+        }
+        let gauges = [
+            ("records_queued", "Records in the queue", balance.queued),
+            ("records_building", "Records in the open frame", balance.building),
+            (
+                "records_publishing",
+                "Records in frames that JetStream has not acknowledged",
+                balance.publishing,
+            ),
+            ("records_spooled", "Records on disk", 0),
+            (
+                "queue_bytes",
+                "Bytes that the queue holds",
+                self.queue.used_bytes() as u64,
+            ),
+            ("connections_open", "Connections open now", self.connections.open()),
+        ];
+        for (name, help, value) in gauges {
+            let gauge = ConstGauge::new(value);
+            gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+        }
+        let dropped = DropReason::ALL
+            .iter()
+            .map(|reason| reason.as_str())
+            .zip(balance.dropped);
+        by_reason(&mut encoder, "records_dropped", "Records dropped, by reason", dropped)?;
+        let dropped = SpanDrop::ALL
+            .iter()
+            .map(|reason| (reason.as_str(), self.spans.dropped(*reason)));
+        by_reason(&mut encoder, "spans_dropped", "Spans dropped, by reason", dropped)?;
+        let closed = [
+            ("header_timeout", self.connections.timed_out()),
+            ("broke_off", self.connections.broke_off()),
+        ];
+        by_reason(
+            &mut encoder,
+            "connections_without_request",
+            "Connections that ended before a request began, by reason",
+            closed,
+        )
+    }
+}
+
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn by_reason<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    counts: impl IntoIterator<Item = (&'a str, u64)>,
+) -> Result<(), std::fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (reason, count) in counts {
+        ConstCounter::new(count).encode(family.encode_family(&[("reason", reason)])?)?;
+    }
+    Ok(())
+}

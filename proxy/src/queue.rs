@@ -1,0 +1,420 @@
+//! The only door between the request path and the shipping thread.
+//!
+//! The queue is bytes: exchanges lie one behind the other in a few buffers, a pair for each worker. The
+//! worker that ends an exchange copies it into a buffer that nobody holds at that instant; the shipping
+//! thread swaps full buffers for empty ones on its own timer.
+//!
+//! Invariants:
+//! - `offer` never waits: it only tries locks, and all that is done under one is a copy or a swap
+//!   (`offer_goes_on_while_the_other_side_holds_a_buffer`).
+//! - Memory is bounded by `max_bytes` to the byte: the capacity of every buffer is counted, from the moment
+//!   it is asked for until it is freed (`memory_stays_under_the_limit`).
+//! - Nothing wakes the shipping thread per exchange; only the first one after it has parked does
+//!   (`the_first_offer_wakes_a_parked_taker`).
+//! - Every record offered is queued or counted as dropped.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
+
+use tokio::sync::Notify;
+
+pub mod exchange;
+pub mod ledger;
+
+use exchange::Exchange;
+use ledger::{DropReason, Ledger, Stage};
+
+/// Buffers at most this large are kept for the next round however little they held.
+const SMALL: usize = 64 * 1024;
+
+/// How much the queue may hold, in bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct QueueLimits {
+    /// Over this, exchanges are queued without their bodies.
+    pub bodies_max_bytes: usize,
+    /// Over this, exchanges are dropped and counted.
+    pub max_bytes: usize,
+}
+
+/// The queue; shared by all who offer and the one who takes.
+#[derive(Debug)]
+pub struct Queue {
+    slots: Box<[Slot]>,
+    limits: QueueLimits,
+    used: AtomicUsize,
+    parked: AtomicBool,
+    wake: Notify,
+    ledger: Ledger,
+}
+
+/// A pair of buffers, on a cache line of its own.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slot {
+    buffers: [Mutex<Buffer>; 2],
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
+    bytes: Vec<u8>,
+    records: u64,
+}
+
+impl Queue {
+    /// A queue for `workers` threads that offer; others may offer too.
+    pub fn new(limits: QueueLimits, workers: usize) -> Arc<Self> {
+        Arc::new(Self {
+            slots: (0..=workers.max(1)).map(|_| Slot::default()).collect(),
+            limits,
+            used: AtomicUsize::new(0),
+            parked: AtomicBool::new(false),
+            wake: Notify::new(),
+            ledger: Ledger::default(),
+        })
+    }
+
+    /// Queues an exchange, or counts why not. Never waits.
+    pub fn offer(&self, exchange: &Exchange<'_>) {
+        if exchange.record {
+            self.ledger.offer();
+        }
+        let lean;
+        let exchange = if self.used_bytes() > self.limits.bodies_max_bytes {
+            lean = exchange.without_bodies();
+            &lean
+        } else {
+            exchange
+        };
+        match self.push(exchange) {
+            Ok(()) => self.wake_taker(),
+            Err(reason) if exchange.record => self.ledger.drop_at(Stage::Queued, reason, 1),
+            Err(_) => {}
+        }
+    }
+
+    /// Bytes of all buffers, those being read included.
+    pub fn used_bytes(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// The counts of all records.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
+    }
+
+    fn push(&self, exchange: &Exchange<'_>) -> Result<(), DropReason> {
+        let mut buffer = self.free_buffer().ok_or(DropReason::Contended)?;
+        let len = exchange.encoded_len();
+        self.make_room(&mut buffer.bytes, len).ok_or(DropReason::QueueFull)?;
+        exchange.encode(&mut buffer.bytes);
+        buffer.records += u64::from(exchange.record);
+        Ok(())
+    }
+
+    /// A buffer that nobody holds: of the own slot first, then of any other.
+    fn free_buffer(&self) -> Option<MutexGuard<'_, Buffer>> {
+        let (before, from) = self.slots.split_at(own_slot() % self.slots.len());
+        from.iter()
+            .chain(before)
+            .flat_map(|slot| &slot.buffers)
+            .find_map(try_lock)
+    }
+
+    /// Grows `bytes` so that `len` more fit, within the limit: by doubling where that fits, else just enough.
+    fn make_room(&self, bytes: &mut Vec<u8>, len: usize) -> Option<()> {
+        let missing = (bytes.len() + len).saturating_sub(bytes.capacity());
+        if missing == 0 {
+            return Some(());
+        }
+        let doubled = missing.max(bytes.capacity()).max(SMALL / 4);
+        let extra = [doubled, missing].into_iter().find(|extra| self.reserve(*extra))?;
+        bytes.reserve_exact(bytes.capacity() - bytes.len() + extra);
+        Some(())
+    }
+
+    fn reserve(&self, extra: usize) -> bool {
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                Some(used + extra).filter(|used| *used <= self.limits.max_bytes)
+            })
+            .is_ok()
+    }
+
+    fn wake_taker(&self) {
+        if self.parked.load(Ordering::Acquire) && self.parked.swap(false, Ordering::AcqRel) {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// The shipping thread's end of the queue. There is one.
+#[derive(Debug)]
+pub struct Taker {
+    queue: Arc<Queue>,
+    spare: Buffer,
+    next: usize,
+}
+
+/// A full buffer, taken out of the queue. It counts against the limit until it is given back.
+#[derive(Debug)]
+pub struct Taken {
+    buffer: Buffer,
+}
+
+impl Taken {
+    /// The exchanges, one behind the other.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer.bytes
+    }
+
+    /// How many of them want a record.
+    pub fn records(&self) -> u64 {
+        self.buffer.records
+    }
+}
+
+impl Taker {
+    /// The taking end of `queue`.
+    pub fn new(queue: Arc<Queue>) -> Self {
+        Self {
+            queue,
+            spare: Buffer::default(),
+            next: 0,
+        }
+    }
+
+    /// Swaps the next buffer that holds something for an empty one. Buffers in use at this instant are passed over.
+    pub fn take(&mut self) -> Option<Taken> {
+        let buffers = self.queue.slots.len() * 2;
+        for _ in 0..buffers {
+            let at = self.next;
+            self.next = (at + 1) % buffers;
+            let slot = self.queue.slots.get(at / 2)?;
+            let Some(mut held) = slot.buffers.get(at % 2).and_then(try_lock) else {
+                continue;
+            };
+            if held.bytes.is_empty() {
+                continue;
+            }
+            let full = std::mem::replace(&mut *held, std::mem::take(&mut self.spare));
+            drop(held);
+            self.queue.ledger.take(full.records);
+            return Some(Taken { buffer: full });
+        }
+        None
+    }
+
+    /// Gives a buffer back that has been read. What a burst made large and ordinary load does not fill is freed.
+    pub fn put_back(&mut self, taken: Taken) {
+        let mut buffer = taken.buffer;
+        let oversized = buffer.bytes.capacity() > SMALL && buffer.bytes.len() < buffer.bytes.capacity() / 8;
+        buffer.bytes.clear();
+        buffer.records = 0;
+        if oversized || self.spare.bytes.capacity() > 0 {
+            self.queue.used.fetch_sub(buffer.bytes.capacity(), Ordering::Relaxed);
+        } else {
+            self.spare = buffer;
+        }
+    }
+
+    /// Waits until something is offered; at once if something is there already.
+    pub async fn parked(&self) {
+        self.queue.parked.store(true, Ordering::SeqCst);
+        if self.is_empty() {
+            self.queue.wake.notified().await;
+        }
+        self.queue.parked.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether nothing is queued. A buffer that is being written to counts as something.
+    pub fn is_empty(&self) -> bool {
+        self.queue
+            .slots
+            .iter()
+            .flat_map(|slot| &slot.buffers)
+            .all(|buffer| try_lock(buffer).is_some_and(|held| held.bytes.is_empty()))
+    }
+}
+
+/// The lock, if it is free. A thread that panicked while holding it left a whole number of exchanges: what is
+/// written last is only seen by its length, and that is read back with a check.
+fn try_lock(buffer: &Mutex<Buffer>) -> Option<MutexGuard<'_, Buffer>> {
+    match buffer.try_lock() {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
+}
+
+/// A number of this thread's own, given at its first offer.
+fn own_slot() -> usize {
+    static THREADS: AtomicUsize = AtomicUsize::new(0);
+    thread_local!(static OWN: usize = THREADS.fetch_add(1, Ordering::Relaxed));
+    OWN.with(|own| *own)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exchange::tests::exchange;
+    use super::*;
+
+    const ROOMY: QueueLimits = QueueLimits {
+        bodies_max_bytes: 8 << 20,
+        max_bytes: 16 << 20,
+    };
+
+    fn drain(taker: &mut Taker) -> usize {
+        let mut seen = 0;
+        while let Some(taken) = taker.take() {
+            let mut bytes = taken.bytes();
+            while let Some((_, rest)) = Exchange::decode(bytes) {
+                bytes = rest;
+                seen += 1;
+            }
+            taker.put_back(taken);
+        }
+        seen
+    }
+
+    #[test]
+    fn offer_goes_on_while_the_other_side_holds_a_buffer() {
+        let queue = Queue::new(ROOMY, 1);
+        let held = queue.slots[own_slot() % 2].buffers[0].lock().unwrap();
+        queue.offer(&exchange(b"{}"));
+        drop(held);
+        assert_eq!(queue.ledger().balance().dropped_total(), 0);
+        assert_eq!(drain(&mut Taker::new(Arc::clone(&queue))), 1);
+    }
+
+    #[test]
+    fn an_offer_that_finds_every_buffer_in_use_is_counted_as_contended() {
+        let queue = Queue::new(ROOMY, 1);
+        let held: Vec<_> = queue
+            .slots
+            .iter()
+            .flat_map(|slot| &slot.buffers)
+            .map(|b| b.lock().unwrap())
+            .collect();
+        queue.offer(&exchange(b"{}"));
+        drop(held);
+        let balance = queue.ledger().balance();
+        assert_eq!(balance.dropped[DropReason::Contended as usize], 1);
+        assert_eq!(balance.queued, 0);
+    }
+
+    #[test]
+    fn memory_stays_under_the_limit() {
+        let limits = QueueLimits {
+            bodies_max_bytes: 64 * 1024,
+            max_bytes: 128 * 1024,
+        };
+        let queue = Queue::new(limits, 2);
+        let body = vec![b'x'; 1000];
+        for _ in 0..10_000 {
+            queue.offer(&exchange(&body));
+            let held: usize = queue
+                .slots
+                .iter()
+                .flat_map(|s| &s.buffers)
+                .map(|b| b.lock().unwrap().bytes.capacity())
+                .sum();
+            assert_eq!(held, queue.used_bytes());
+            assert!(held <= limits.max_bytes);
+        }
+        let balance = queue.ledger().balance();
+        assert!(balance.dropped[DropReason::QueueFull as usize] > 0);
+        assert_eq!(balance.offered, balance.queued + balance.dropped_total());
+    }
+
+    #[test]
+    fn over_the_soft_limit_bodies_are_left_out_and_it_is_said() {
+        let queue = Queue::new(
+            QueueLimits {
+                bodies_max_bytes: 0,
+                max_bytes: 1 << 20,
+            },
+            1,
+        );
+        queue.offer(&exchange(b"first"));
+        queue.offer(&exchange(b"second"));
+        let mut taker = Taker::new(queue);
+        let taken = taker.take().unwrap();
+        let (_, rest) = Exchange::decode(taken.bytes()).unwrap();
+        let (second, _) = Exchange::decode(rest).unwrap();
+        assert_eq!(second.request.body.bytes, b"");
+        assert_eq!(second.request.body.size, 6);
+        assert_eq!(second.request.body.omitted, Some(sidelog_record::Omitted::Budget));
+    }
+
+    #[test]
+    fn what_a_burst_took_is_given_back() {
+        let queue = Queue::new(ROOMY, 1);
+        let mut taker = Taker::new(Arc::clone(&queue));
+        let body = vec![b'x'; 1 << 20];
+        queue.offer(&exchange(&body));
+        assert_eq!(drain(&mut taker), 1);
+        for _ in 0..8 {
+            queue.offer(&exchange(b"{}"));
+            assert_eq!(drain(&mut taker), 1);
+        }
+        assert!(
+            queue.used_bytes() <= 4 * SMALL,
+            "{} bytes are still held",
+            queue.used_bytes()
+        );
+    }
+
+    #[test]
+    fn a_panic_under_the_lock_does_not_close_the_buffer() {
+        let queue = Queue::new(ROOMY, 1);
+        let shared = Arc::clone(&queue);
+        let slot = own_slot() % 2;
+        std::thread::spawn(move || {
+            let _held = shared.slots[slot].buffers[0].lock().unwrap();
+            panic!("on purpose");
+        })
+        .join()
+        .unwrap_err();
+        queue.offer(&exchange(b"{}"));
+        assert_eq!(drain(&mut Taker::new(queue)), 1);
+    }
+
+    #[test]
+    fn everything_that_many_threads_offer_is_taken_or_counted() {
+        let queue = Queue::new(ROOMY, 2);
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let queue = Arc::clone(&queue);
+                std::thread::spawn(move || (0..5_000).for_each(|_| queue.offer(&exchange(b"{\"a\":1}"))))
+            })
+            .collect();
+        let mut taker = Taker::new(Arc::clone(&queue));
+        let mut seen = 0;
+        while threads.iter().any(|thread| !thread.is_finished()) {
+            seen += drain(&mut taker);
+        }
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        seen += drain(&mut taker);
+        let balance = queue.ledger().balance();
+        assert_eq!(balance.offered, 20_000);
+        assert_eq!(seen as u64 + balance.dropped_total(), 20_000);
+        assert!(taker.is_empty());
+    }
+
+    #[tokio::test]
+    async fn the_first_offer_wakes_a_parked_taker() {
+        let queue = Queue::new(ROOMY, 1);
+        let taker = Taker::new(Arc::clone(&queue));
+        let offering = async {
+            while !queue.parked.load(Ordering::SeqCst) {
+                tokio::task::yield_now().await;
+            }
+            queue.offer(&exchange(b"{}"));
+        };
+        let woken = tokio::time::timeout(std::time::Duration::from_secs(10), async {
+            tokio::join!(taker.parked(), offering)
+        });
+        woken.await.unwrap();
+        assert!(!taker.is_empty());
+    }
+}

@@ -1,0 +1,88 @@
+//! `[[listeners]]`: where clients are served.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use serde::Deserialize;
+use sidelog_chassis::settings::address;
+
+use super::upstream::Upstream;
+
+/// A place where clients are served.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Listener {
+    /// Where it listens; port 0 is any free port.
+    #[serde(with = "address")]
+    pub address: SocketAddr,
+    /// Where requests go; [`Upstream::default`] where unset.
+    pub upstream: Option<Upstream>,
+    /// Whose calls these are.
+    pub direction: Direction,
+    /// How far the trace headers of clients are trusted.
+    pub trace: TraceMode,
+    /// What is spoken with the upstream.
+    pub upstream_protocol: UpstreamProtocol,
+    /// Whether `X-Forwarded-For`, `-Proto` and `-Host` are added.
+    pub forwarded: bool,
+}
+
+impl Default for Listener {
+    /// At `0.0.0.0:8080`.
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)),
+            upstream: None,
+            direction: Direction::Inbound,
+            trace: TraceMode::Continue,
+            upstream_protocol: UpstreamProtocol::Auto,
+            forwarded: false,
+        }
+    }
+}
+
+/// Whose calls a listener carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// Calls to the service.
+    #[default]
+    Inbound,
+    /// Calls that the service makes.
+    Outbound,
+}
+
+/// How far the trace headers of clients are trusted (W3C Trace Context, "Privacy Considerations").
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TraceMode {
+    /// The trace goes on.
+    #[default]
+    Continue,
+    /// A new trace begins, linked to the old one.
+    Restart,
+    /// The headers pass unchanged, without a span.
+    Ignore,
+}
+
+/// What is spoken with an upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UpstreamProtocol {
+    /// What the client speaks.
+    #[default]
+    Auto,
+    /// HTTP/1.1.
+    H1,
+    /// HTTP/2 without TLS, by prior knowledge.
+    H2,
+}
+
+/// `PORT`: a port on every address of the machine.
+pub(super) fn every_address_with_port(text: &str) -> Result<toml::Value, String> {
+    let port: u16 = text
+        .trim()
+        .parse()
+        .map_err(|_| format!("{text:?} is not a port; write a number from 0 to 65535, such as 8080"))?;
+    let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    Ok(toml::Value::String(address.to_string()))
+}

@@ -1,0 +1,147 @@
+//! What must fit together.
+
+use std::net::{IpAddr, SocketAddr};
+
+use sidelog_chassis::settings::{ByteSize, Misfit, Validate};
+use sidelog_record::MAX_ENCODED;
+
+use super::{Settings, Upstream};
+
+/// What a NATS server takes in a message by default (`max_payload`, 1 MiB), without the room for the headers of a frame.
+const MAX_FRAME: ByteSize = ByteSize::kib(1020);
+/// A frame below this would hold hardly a record.
+const MIN_FRAME: ByteSize = ByteSize::kib(1);
+
+impl Validate for Settings {
+    fn validate(&self) -> Vec<Misfit> {
+        let mut misfits = self.nats.validate();
+        self.check_sizes(&mut misfits);
+        self.check_addresses(&mut misfits);
+        self.check_loops(&mut misfits);
+        self.check_routes(&mut misfits);
+        misfits
+    }
+}
+
+impl Settings {
+    fn check_sizes(&self, misfits: &mut Vec<Misfit>) {
+        let (queue, capture, frame) = (&self.queue, &self.capture, &self.frame);
+        if queue.bodies_max_bytes > queue.max_bytes {
+            misfits.push(Misfit::new(
+                ["queue.bodies_max_bytes", "queue.max_bytes"],
+                format!(
+                    "{} is more than queue.max_bytes, {}: bodies must be left out before exchanges are dropped",
+                    queue.bodies_max_bytes, queue.max_bytes
+                ),
+            ));
+        }
+        if frame.max_bytes < MIN_FRAME || frame.max_bytes > MAX_FRAME {
+            misfits.push(Misfit::new(
+                ["frame.max_bytes"],
+                format!(
+                    "{} is out of range; write {MIN_FRAME} to {MAX_FRAME}, NATS servers take messages of 1MiB",
+                    frame.max_bytes
+                ),
+            ));
+        }
+        let largest = ByteSize::new(MAX_ENCODED as u64);
+        let routes = self.routes.iter().enumerate();
+        let of_routes = routes
+            .filter_map(|(index, route)| Some((format!("routes.{index}.capture.body_max"), route.capture.body_max?)));
+        for (key, body_max) in std::iter::once(("capture.body_max".to_owned(), capture.body_max)).chain(of_routes) {
+            if body_max > largest {
+                let message =
+                    format!("{body_max} is more than a record holds, {MAX_ENCODED} bytes in all; write 240KiB at most");
+                misfits.push(Misfit::new([key], message));
+            } else if body_max.bytes().saturating_mul(2) > queue.max_bytes.bytes() {
+                let message = format!(
+                    "two bodies of {body_max} are more than queue.max_bytes, {}",
+                    queue.max_bytes
+                );
+                misfits.push(Misfit::new([key, "queue.max_bytes".to_owned()], message));
+            }
+        }
+    }
+
+    fn check_addresses(&self, misfits: &mut Vec<Misfit>) {
+        if self.listeners.is_empty() {
+            misfits.push(Misfit::new(
+                ["listeners"],
+                "no listener; write one [[listeners]] with an address, or leave the key out",
+            ));
+        }
+        let mut taken: Vec<(String, SocketAddr)> = Vec::new();
+        let listeners = self.listeners.iter().enumerate();
+        let of_listeners = listeners.map(|(index, listener)| (format!("listeners.{index}.address"), listener.address));
+        for (key, address) in of_listeners.chain([("admin.address".to_owned(), self.admin.address)]) {
+            if let Some((other, _)) = taken.iter().find(|(_, other)| collide(*other, address)) {
+                let message = format!("{address} is taken by {other}; give each a port of its own");
+                misfits.push(Misfit::new([key.clone(), other.clone()], message));
+            }
+            taken.push((key, address));
+        }
+    }
+
+    /// A listener whose requests come back to a listener would call itself for ever.
+    fn check_loops(&self, misfits: &mut Vec<Misfit>) {
+        let listeners = self.listeners.iter().enumerate();
+        let of_listeners = listeners.map(|(index, listener)| {
+            let upstream = listener.upstream.clone().unwrap_or_default();
+            (format!("listeners.{index}.upstream"), upstream)
+        });
+        let routes = self.routes.iter().enumerate();
+        let of_routes =
+            routes.filter_map(|(index, route)| Some((format!("routes.{index}.upstream"), route.upstream.clone()?)));
+        for (key, upstream) in of_listeners.chain(of_routes) {
+            let own = self
+                .listeners
+                .iter()
+                .position(|listener| reaches(&upstream, listener.address));
+            if let Some(index) = own {
+                let address = format!("listeners.{index}.address");
+                let message = format!("{upstream} is this proxy's own {address}; write the address of the service");
+                misfits.push(Misfit::new([key, address], message));
+            }
+        }
+    }
+
+    fn check_routes(&self, misfits: &mut Vec<Misfit>) {
+        for (index, route) in self.routes.iter().enumerate() {
+            let earlier = self
+                .routes
+                .iter()
+                .take(index)
+                .position(|other| other.requests() == route.requests());
+            if let Some(earlier) = earlier {
+                misfits.push(Misfit::new(
+                    [format!("routes.{index}"), format!("routes.{earlier}")],
+                    format!(
+                        "{:?} is there twice for the same methods and host; the second would never serve, remove one",
+                        route.path
+                    ),
+                ));
+            }
+        }
+    }
+}
+
+/// Whether only one of them can be bound.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_family = one.is_ipv4() == other.is_ipv4();
+    let same_ip = one.ip() == other.ip() || same_family && (one.ip().is_unspecified() || other.ip().is_unspecified());
+    one.port() == other.port() && one.port() != 0 && same_ip
+}
+
+/// Whether a request to `upstream` arrives at `address` on this machine, as far as the names tell.
+fn reaches(upstream: &Upstream, address: SocketAddr) -> bool {
+    if upstream.port != address.port() {
+        return false;
+    }
+    match upstream.host.parse::<IpAddr>() {
+        Ok(ip) => ip == address.ip() || (ip.is_loopback() || ip.is_unspecified()) && address.ip().is_unspecified(),
+        Err(_) => {
+            let is_local = upstream.host.eq_ignore_ascii_case("localhost");
+            is_local && (address.ip().is_loopback() || address.ip().is_unspecified())
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! An exchange becomes a record: one function, one input, one output.
+//!
+//! Invariants:
+//! - Every value that names a secret is redacted on the way; nothing reaches a record but through
+//!   [`Redactor`] or as a body that the policy keeps (`no_secret_header_reaches_a_record`).
+//! - The same exchange gives the same record.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sidelog_record::{Message, Record};
+
+use super::body;
+use super::redact::Redactor;
+use crate::generation::Generation;
+use crate::queue::exchange::{Exchange, Fields};
+
+/// What all records of this process share.
+#[derive(Debug)]
+pub struct Identity {
+    /// `service.name`
+    pub service: String,
+    /// `service.version`
+    pub version: Option<String>,
+    /// `service.instance.id`
+    pub instance: String,
+    /// `deployment.environment.name`
+    pub environment: String,
+}
+
+/// Host and port of an authority; the port only where it is written.
+pub fn server(authority: &[u8]) -> (Option<Cow<'_, str>>, Option<u16>) {
+    let text = String::from_utf8_lossy(authority);
+    if text.is_empty() {
+        return (None, None);
+    }
+    let split = text
+        .rsplit_once(':')
+        .and_then(|(host, port)| Some((host.len(), port.parse::<u16>().ok()?)));
+    match split {
+        Some((host, port)) => (Some(Cow::Owned(text.chars().take(host).collect())), Some(port)),
+        None => (Some(text), None),
+    }
+}
+
+/// Path and query of a request target.
+pub fn path_and_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match target.iter().position(|byte| *byte == b'?') {
+        Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..)),
+        None => (target, None),
+    }
+}
+
+/// `error.type`: what sidelog saw, else the status of a failed answer.
+pub fn error_type<'a>(exchange: &Exchange<'a>) -> Option<Cow<'a, str>> {
+    match exchange.response.status {
+        _ if !exchange.error_type.is_empty() => Some(Cow::Borrowed(exchange.error_type)),
+        Some(status) if status >= 500 => Some(Cow::Owned(status.to_string())),
+        _ => None,
+    }
+}
+
+/// The record of an exchange.
+pub fn record<'a>(
+    exchange: &Exchange<'a>,
+    identity: &'a Identity,
+    generation: &'a Generation,
+    redactor: &Redactor,
+) -> Record<'a> {
+    let request = &exchange.request;
+    let trace = &exchange.trace;
+    let in_trace = trace.trace_id != [0; 16];
+    let (path, query) = path_and_query(request.target);
+    let (server_address, server_port) = server(request.authority);
+    Record {
+        timestamp: exchange.started,
+        observed_timestamp: exchange.started.saturating_add(exchange.duration),
+        level: exchange.end.level(exchange.response.status),
+        service_name: Cow::Borrowed(&identity.service),
+        service_version: identity.version.as_deref().map(Cow::Borrowed),
+        service_instance_id: Cow::Borrowed(&identity.instance),
+        environment: Cow::Borrowed(&identity.environment),
+        trace_id: in_trace.then_some(trace.trace_id),
+        span_id: in_trace.then_some(trace.span_id),
+        parent_span_id: trace.parent_id,
+        trace_flags: in_trace.then_some(trace.flags),
+        request_id: field(request.fields, "x-request-id"),
+        method: String::from_utf8_lossy(request.method),
+        scheme: Cow::Borrowed("http"),
+        path: String::from_utf8_lossy(path),
+        query: query.map(|query| redactor.query(query)),
+        route: generation.route_path(exchange.route).map(Cow::Borrowed),
+        server_address,
+        server_port,
+        client_address: exchange.client.map(|client| Cow::Owned(client.ip().to_string())),
+        user_agent: field(request.fields, "user-agent"),
+        protocol_version: Cow::Borrowed(request.version.as_str()),
+        request: message(request.fields, &request.body, redactor),
+        response: message(exchange.response.fields, &exchange.response.body, redactor),
+        status: exchange.response.status,
+        duration: Duration::from_nanos(exchange.duration),
+        ttfb: exchange.first_byte.map(Duration::from_nanos),
+        upstream_address: exchange.upstream.map(|upstream| Cow::Owned(upstream.to_string())),
+        upstream_attempts: (exchange.attempts > 0).then_some(exchange.attempts),
+        end: exchange.end,
+        error_type: error_type(exchange),
+        loss: None,
+    }
+}
+
+fn field<'a>(fields: Fields<'a>, name: &str) -> Option<Cow<'a, str>> {
+    fields.get(name).map(String::from_utf8_lossy)
+}
+
+fn message<'a>(fields: Fields<'a>, body: &crate::queue::exchange::Body<'a>, redactor: &Redactor) -> Message<'a> {
+    let header = |(name, value): (&'a [u8], &'a [u8])| {
+        let name = String::from_utf8_lossy(name);
+        let value = redactor.header(&name, value);
+        (name, value)
+    };
+    Message {
+        headers: fields.iter().map(header).collect(),
+        headers_omitted: 0,
+        body: body::text(body),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::exchange::tests::exchange;
+    use crate::settings::Settings;
+    use sidelog_record::{End, Level};
+
+    fn identity() -> Identity {
+        Identity {
+            service: "api".to_owned(),
+            version: None,
+            instance: "one".to_owned(),
+            environment: "test".to_owned(),
+        }
+    }
+
+    fn encoded(exchange: &Exchange<'_>) -> String {
+        let (identity, generation) = (identity(), Generation::new(1, Settings::default()));
+        let redactor = Redactor::new(&generation.settings.redaction);
+        let mut out = Vec::new();
+        record(exchange, &identity, &generation, &redactor).encode(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn no_secret_header_reaches_a_record() {
+        let mut fields = Vec::new();
+        for name in [
+            "authorization",
+            "proxy-authorization",
+            "cookie",
+            "set-cookie",
+            "x-api-key",
+            "x-auth-token",
+        ] {
+            Fields::push(&mut fields, name.as_bytes(), b"MARK");
+        }
+        Fields::push(&mut fields, b"referer", b"http://a.test/?token=MARK");
+        let mut exchange = exchange(b"{}");
+        exchange.request.fields = Fields(&fields);
+        exchange.response.fields = Fields(&fields);
+        exchange.request.target = b"/a?access_token=MARK&b=1";
+        let line = encoded(&exchange);
+        assert!(!line.contains("MARK"), "{line}");
+        assert_eq!(line.matches("REDACTED").count(), 15);
+    }
+
+    #[test]
+    fn an_exchange_is_told_by_the_conventions() {
+        let mut exchange = exchange(br#"{"name":"Ada"}"#);
+        let mut fields = Vec::new();
+        Fields::push(&mut fields, b"x-request-id", b"r-1");
+        exchange.request.fields = Fields(&fields);
+        exchange.request.authority = b"example.test:8080";
+        let line: serde_json::Value = serde_json::from_str(&encoded(&exchange)).unwrap();
+        assert_eq!(line["url.path"], "/api/v1/users");
+        assert_eq!(line["url.query"], "page=2");
+        assert_eq!(line["server.address"], "example.test");
+        assert_eq!(line["server.port"], 8080);
+        assert_eq!(line["request_id"], "r-1");
+        assert_eq!(line["http.request.body.content"], r#"{"name":"Ada"}"#);
+        assert_eq!(line["duration_ms"], 1.5);
+        assert_eq!(line["level"], "info");
+        assert_eq!(line["client.address"], "127.0.0.1");
+    }
+
+    #[test]
+    fn a_failed_exchange_says_why() {
+        let mut failed = exchange(b"");
+        failed.response.status = Some(503);
+        assert_eq!(error_type(&failed).as_deref(), Some("503"));
+        failed.end = End::UpstreamTimeout;
+        failed.error_type = "timeout";
+        assert_eq!(error_type(&failed).as_deref(), Some("timeout"));
+        let generation = Generation::new(1, Settings::default());
+        let redactor = Redactor::new(&generation.settings.redaction);
+        assert_eq!(record(&failed, &identity(), &generation, &redactor).level, Level::Error);
+    }
+
+    #[test]
+    fn authorities_of_every_form_are_read() {
+        let read = |text: &'static str| {
+            let (host, port) = server(text.as_bytes());
+            (host.map(Cow::into_owned), port)
+        };
+        assert_eq!(read("a.test"), (Some("a.test".to_owned()), None));
+        assert_eq!(read("a.test:80"), (Some("a.test".to_owned()), Some(80)));
+        assert_eq!(read("[::1]:80"), (Some("[::1]".to_owned()), Some(80)));
+        assert_eq!(read("[::1]"), (Some("[::1]".to_owned()), None));
+        assert_eq!(read(""), (None, None));
+    }
+}

@@ -1,0 +1,195 @@
+//! What a client waits for: the listeners, the proxy behind each, and the capture of what passes.
+//!
+//! pingora is hosted as its services, on threads and sockets of ours, and drained by us: its own `Server`
+//! would bind late, start whatever happens, and sleep through a shutdown.
+//!
+//! Invariants:
+//! - No request waits for logging, and no failure of logging fails one.
+//! - A socket is bound before anything is started; an address that can't be bound is an error at start.
+//! - Nothing here knows the shipping side (`tests/layout.rs`).
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::IntoRawFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use pingora::apps::HttpServerOptions;
+use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::proxy::http_proxy;
+use pingora::server::configuration::ServerConf;
+use pingora::server::{Fds, ListenFds};
+use pingora::services::Service as _;
+use pingora::services::listening::Service;
+use tokio::sync::watch;
+
+pub mod accept;
+pub mod capture;
+pub mod outcome;
+pub mod resolve;
+pub mod route;
+pub mod service;
+pub mod trace;
+
+use crate::settings::{Listener, Settings};
+use accept::{Accept, Connections};
+use capture::Recorder;
+use route::Router;
+use service::Proxy;
+
+/// Attempts at an upstream for one request, first one included.
+const ATTEMPTS: usize = 4;
+/// How often a drain looks whether the last connection has closed.
+const LOOK: Duration = Duration::from_millis(5);
+/// What the upstream's h2 flow control windows may hold, per stream and per connection, in bytes.
+const H2_WINDOW: u32 = 256 * 1024;
+
+/// A listener whose socket is bound.
+#[derive(Debug)]
+pub struct Bound {
+    socket: TcpListener,
+    address: SocketAddr,
+    listener: Listener,
+}
+
+impl Bound {
+    /// Binds the socket of a listener.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours; the message says which, and what to do.
+    pub fn bind(listener: &Listener) -> anyhow::Result<Self> {
+        let bound = TcpListener::bind(listener.address).and_then(|socket| {
+            socket.set_nonblocking(true)?;
+            let address = socket.local_addr()?;
+            Ok((socket, address))
+        });
+        let (socket, address) = bound.with_context(|| {
+            let address = listener.address;
+            format!("failed to bind {address} (listeners.address); set PORT or listeners.address to a free one")
+        })?;
+        Ok(Self {
+            socket,
+            address,
+            listener: listener.clone(),
+        })
+    }
+
+    /// The address that is bound, with its real port.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+/// The running listeners.
+#[derive(Debug)]
+pub struct Traffic {
+    thread: JoinHandle<()>,
+    stop: watch::Sender<Option<Instant>>,
+}
+
+impl Traffic {
+    /// Starts serving on the bound sockets.
+    ///
+    /// # Errors
+    /// When the threads can't be started.
+    pub fn start(bound: Vec<Bound>, recorder: Arc<Recorder>, connections: Arc<Connections>) -> anyhow::Result<Self> {
+        let runtime =
+            runtime(recorder.generation.settings.runtime.threads).context("failed to start the traffic runtime")?;
+        let (stop, stopping) = watch::channel(None);
+        let thread = std::thread::Builder::new()
+            .name("traffic".to_owned())
+            .spawn(move || {
+                runtime.block_on(serve(bound, &recorder, &connections, stopping));
+                // Whatever is still open is cut here; each exchange hands itself over as it is dropped.
+                runtime.shutdown_timeout(Duration::ZERO);
+            })
+            .context("failed to start the traffic thread")?;
+        Ok(Self { thread, stop })
+    }
+
+    /// Stops accepting, lets what is in flight end until `deadline`, cuts the rest, and waits for the threads' end.
+    pub fn drain(self, deadline: Instant) {
+        self.stop.send_replace(Some(deadline));
+        if self.thread.join().is_err() {
+            tracing::error!("the traffic thread had panicked");
+        }
+    }
+}
+
+/// One thread serves without handing tasks around; several share them.
+fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
+    match threads {
+        0 | 1 => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+        threads => tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads)
+            .thread_name("traffic")
+            .enable_all()
+            .build(),
+    }
+}
+
+async fn serve(
+    bound: Vec<Bound>,
+    recorder: &Arc<Recorder>,
+    connections: &Arc<Connections>,
+    mut stopping: watch::Receiver<Option<Instant>>,
+) {
+    let (shutdown, watch) = watch::channel(false);
+    let router = Arc::new(Router::new(&recorder.generation.settings.routes));
+    let services: Vec<_> = (0..)
+        .zip(bound)
+        .map(|(index, bound)| {
+            let (mut service, fds) = listening(index, bound, recorder, &router, connections);
+            let watch = watch.clone();
+            tokio::spawn(async move { service.start_service(Some(fds), watch, 1).await })
+        })
+        .collect();
+    // An error means that the handle is gone, and with it the process.
+    drop(stopping.changed().await);
+    let deadline = (*stopping.borrow()).unwrap_or_else(Instant::now);
+    shutdown.send_replace(true);
+    for service in services {
+        if service.await.is_err() {
+            tracing::error!("a listener had panicked");
+        }
+    }
+    while connections.open() > 0 && Instant::now() < deadline {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// pingora's service on a socket of ours.
+fn listening(
+    index: u16,
+    bound: Bound,
+    recorder: &Arc<Recorder>,
+    router: &Arc<Router>,
+    connections: &Arc<Connections>,
+) -> (Service<Accept<pingora::proxy::HttpProxy<Proxy>>>, ListenFds) {
+    let settings = &recorder.generation.settings;
+    let name = bound.address.to_string();
+    let mut fds = Fds::new();
+    fds.add(name.clone(), bound.socket.into_raw_fd());
+    let mut proxy = http_proxy(&conf(settings), Proxy::new(recorder, router, &bound.listener, index));
+    let mut options = HttpServerOptions::default();
+    options.h2c = true;
+    options.h2_idle_timeout = Some(settings.limits.downstream_idle_timeout);
+    proxy.server_options = Some(options);
+    let mut h2 = default_h2_options();
+    h2.initial_window_size(H2_WINDOW)
+        .initial_connection_window_size(H2_WINDOW);
+    proxy.h2_options = Some(h2);
+    let accept = Accept::new(proxy, Arc::clone(connections), settings.limits.header_timeout);
+    let mut service = Service::new(name.clone(), accept);
+    service.add_tcp(&name);
+    (service, Arc::new(parking_lot::Mutex::new(fds)))
+}
+
+fn conf(settings: &Settings) -> Arc<ServerConf> {
+    Arc::new(ServerConf {
+        max_retries: ATTEMPTS,
+        threads: settings.runtime.threads.max(1),
+        ..ServerConf::default()
+    })
+}

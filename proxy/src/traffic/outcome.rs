@@ -1,0 +1,81 @@
+//! How an exchange ended, told from pingora's error, and what a client gets that has no answer yet.
+
+use pingora::{Error, ErrorSource, ErrorType};
+use sidelog_record::End;
+
+/// The end of an exchange that pingora gave up on, and its `error.type`.
+pub fn of_error(error: &Error) -> (End, &'static str) {
+    use ErrorType as E;
+    match (error.esource(), error.etype()) {
+        (_, E::HTTPStatus(400..500)) => (End::Rejected, "rejected"),
+        (ErrorSource::Downstream, E::ReadTimedout | E::WriteTimedout) => (End::ClientTimeout, "client_timeout"),
+        (ErrorSource::Downstream, E::InvalidHTTPHeader | E::ConnectError) => (End::Rejected, "bad_request"),
+        (ErrorSource::Downstream, _) => (End::ClientGone, "client_gone"),
+        (_, E::ReadTimedout | E::WriteTimedout) => (End::UpstreamTimeout, "timeout"),
+        (_, E::ConnectTimedout | E::TLSHandshakeTimedout) => (End::UpstreamUnreachable, "connect_timeout"),
+        (_, E::ConnectRefused) => (End::UpstreamUnreachable, "connection_refused"),
+        (_, E::ConnectNoRoute) => (End::UpstreamUnreachable, "no_route"),
+        (_, E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError | E::TLSWantX509Lookup) => {
+            (End::UpstreamUnreachable, "tls")
+        }
+        (_, E::ConnectError | E::BindError | E::SocketError | E::ConnectProxyFailure) => {
+            (End::UpstreamUnreachable, "connect_error")
+        }
+        (ErrorSource::Upstream, E::InvalidHTTPHeader | E::H1Error | E::H2Error | E::InvalidH2) => {
+            (End::UpstreamError, "invalid_response")
+        }
+        (ErrorSource::Upstream, _) => (End::UpstreamError, "connection_closed"),
+        (ErrorSource::Internal | ErrorSource::Unset, _) => (End::UpstreamError, "internal"),
+    }
+}
+
+/// The status that a client without an answer is sent; `None` when there is nobody to send it to.
+pub fn status_of(end: End) -> Option<u16> {
+    match end {
+        End::UpstreamTimeout => Some(504),
+        End::UpstreamUnreachable | End::UpstreamError => Some(502),
+        End::ClientTimeout => Some(408),
+        End::Rejected => Some(400),
+        End::Shutdown => Some(503),
+        End::ClientGone | End::Complete | End::Upgraded | End::Loss => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn end(source: ErrorSource, etype: ErrorType) -> (End, &'static str) {
+        of_error(&Error::create(etype, source, None, None))
+    }
+
+    #[test]
+    fn each_failure_has_its_end() {
+        use {ErrorSource as S, ErrorType as E};
+        let cases = [
+            (S::Upstream, E::ConnectRefused, End::UpstreamUnreachable),
+            (S::Upstream, E::ConnectTimedout, End::UpstreamUnreachable),
+            (S::Upstream, E::InvalidCert, End::UpstreamUnreachable),
+            (S::Upstream, E::ReadTimedout, End::UpstreamTimeout),
+            (S::Upstream, E::ConnectionClosed, End::UpstreamError),
+            (S::Upstream, E::InvalidHTTPHeader, End::UpstreamError),
+            (S::Downstream, E::ConnectionClosed, End::ClientGone),
+            (S::Downstream, E::WriteError, End::ClientGone),
+            (S::Downstream, E::ReadTimedout, End::ClientTimeout),
+            (S::Downstream, E::InvalidHTTPHeader, End::Rejected),
+            (S::Internal, E::HTTPStatus(400), End::Rejected),
+            (S::Internal, E::InternalError, End::UpstreamError),
+        ];
+        for (source, etype, expected) in cases {
+            let what = format!("{source:?} {etype:?}");
+            assert_eq!(end(source, etype).0, expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn only_who_is_still_there_is_sent_a_status() {
+        assert_eq!(status_of(End::ClientGone), None);
+        assert_eq!(status_of(End::UpstreamTimeout), Some(504));
+        assert_eq!(status_of(End::UpstreamUnreachable), Some(502));
+    }
+}

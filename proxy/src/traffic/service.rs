@@ -1,0 +1,345 @@
+//! The only file that knows pingora's phases. Each phase calls one function; decisions are elsewhere.
+//!
+//! Invariants:
+//! - No phase waits for anything but the client, the upstream and, for a name never seen, DNS.
+//! - A request is sent to an upstream again only when nothing of it was sent, or when its method is safe and
+//!   the upstream closed an idle connection on it.
+//! - Nothing of a request is logged: the exchange is recorded, and pingora's own error lines are suppressed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::ALPN;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, OrErr, Result};
+use rand::Rng;
+use sidelog_record::End;
+
+use super::capture::{Capture, Recorder, RequestHead};
+use super::outcome;
+use super::resolve::Resolver;
+use super::route::Router;
+use super::trace::{self, Traceparent};
+use crate::queue::exchange::Version;
+use crate::settings::{Listener, UpstreamProtocol};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// Streams that share one HTTP/2 connection to an upstream; its own SETTINGS may allow fewer.
+const UPSTREAM_STREAMS: usize = 100;
+
+/// The proxy behind one listener.
+pub struct Proxy {
+    recorder: Arc<Recorder>,
+    router: Arc<Router>,
+    /// The listener's upstream, then those of the routes, in their order.
+    default: Arc<Resolver>,
+    routes: Vec<Option<Arc<Resolver>>>,
+    listener: Listener,
+    index: u16,
+}
+
+/// What one request carries through the phases.
+#[derive(Debug, Default)]
+pub struct Ctx {
+    capture: Option<Capture>,
+    send_trace: bool,
+    keep_state: bool,
+}
+
+impl Proxy {
+    /// The proxy of the listener with this index.
+    pub fn new(recorder: &Arc<Recorder>, router: &Arc<Router>, listener: &Listener, index: u16) -> Self {
+        let upstream = listener.upstream.clone().unwrap_or_default();
+        let routes = &recorder.generation.settings.routes;
+        Self {
+            recorder: Arc::clone(recorder),
+            router: Arc::clone(router),
+            default: Resolver::new(&upstream),
+            routes: routes
+                .iter()
+                .map(|route| route.upstream.as_ref().map(Resolver::new))
+                .collect(),
+            listener: listener.clone(),
+            index,
+        }
+    }
+
+    fn begin(&self, session: &Session) -> Ctx {
+        let request = session.req_header();
+        let authority = authority(request);
+        let path = request.uri.path();
+        let route = self.router.find(request.method.as_str(), authority, path.as_bytes());
+        let came = Traceparent::only(request.headers.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes));
+        let share = self.recorder.generation.settings.traces.sample;
+        let decision = trace::decide(self.listener.trace, came, share, &mut || rand::rng().next_u64());
+        let head = RequestHead {
+            version: version(request),
+            method: request.method.as_str().as_bytes(),
+            target: request.raw_path(),
+            authority,
+            fields: &request.headers,
+            client: session.client_addr().and_then(|address| address.as_inet()).copied(),
+        };
+        Ctx {
+            capture: Some(Capture::new(&self.recorder, self.index, route, decision.context, &head)),
+            send_trace: decision.send,
+            keep_state: decision.keep_state,
+        }
+    }
+
+    fn resolver(&self, ctx: &Ctx) -> &Arc<Resolver> {
+        let route = ctx.capture.as_ref().and_then(Capture::route);
+        route
+            .and_then(|route| self.routes.get(route as usize)?.as_ref())
+            .unwrap_or(&self.default)
+    }
+
+    fn peer(&self, address: SocketAddr, client: Version) -> HttpPeer {
+        let limits = &self.recorder.generation.settings.limits;
+        let mut peer = HttpPeer::new(address, false, String::new());
+        let h2 = match self.listener.upstream_protocol {
+            UpstreamProtocol::Auto => client == Version::Http2,
+            UpstreamProtocol::H1 => false,
+            UpstreamProtocol::H2 => true,
+        };
+        let options = &mut peer.options;
+        options.alpn = if h2 { ALPN::H2 } else { ALPN::H1 };
+        options.max_h2_streams = UPSTREAM_STREAMS;
+        options.connection_timeout = Some(limits.upstream_connect_timeout);
+        options.total_connection_timeout = Some(limits.upstream_connect_timeout);
+        options.read_timeout = Some(limits.upstream_read_timeout);
+        options.write_timeout = Some(limits.upstream_read_timeout);
+        options.idle_timeout = Some(limits.upstream_idle_timeout);
+        peer
+    }
+}
+
+/// `:authority` of HTTP/2 (or of an absolute target), else the `Host` field.
+fn authority(request: &RequestHeader) -> &[u8] {
+    match request.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => request.headers.get(header::HOST).map_or(&[], HeaderValue::as_bytes),
+    }
+}
+
+fn version(request: &RequestHeader) -> Version {
+    match request.version {
+        http::Version::HTTP_2 => Version::Http2,
+        http::Version::HTTP_10 => Version::Http10,
+        _ => Version::Http11,
+    }
+}
+
+/// Puts our `traceparent` in the place of what came; a `tracestate` goes on as it was, or not at all.
+fn write_trace(session: &Session, upstream: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
+    let Some(capture) = ctx.capture.as_ref().filter(|_| ctx.send_trace) else {
+        return Ok(());
+    };
+    let context = capture.trace();
+    let own = Traceparent::header(context.trace_id, context.span_id, context.flags);
+    let own = HeaderValue::from_bytes(&own).or_err(ErrorType::InternalError, "a traceparent is ASCII")?;
+    upstream.insert_header(TRACEPARENT, own)?;
+    let came = session.req_header().headers.get_all(&TRACESTATE);
+    let mut values = came.iter().map(HeaderValue::as_bytes).filter(|_| ctx.keep_state);
+    match (values.next(), values.next()) {
+        (None, _) => drop(upstream.remove_header(&TRACESTATE)),
+        (Some(only), None) => upstream.insert_header(TRACESTATE, only)?,
+        (Some(first), Some(second)) => {
+            let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
+            upstream.insert_header(TRACESTATE, all.join(&b","[..]))?;
+        }
+    }
+    Ok(())
+}
+
+/// `X-Forwarded-For`, `-Proto` and `-Host`: the client added to the first, the others as this hop saw them.
+fn write_forwarded(session: &Session, upstream: &mut RequestHeader) -> Result<()> {
+    const FOR: &str = "x-forwarded-for";
+    let came = session.req_header().headers.get_all(FOR);
+    let mut chain: Vec<String> = came
+        .iter()
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .collect();
+    chain.extend(
+        session
+            .client_addr()
+            .and_then(|address| address.as_inet())
+            .map(|client| client.ip().to_string()),
+    );
+    upstream.insert_header(FOR, chain.join(", "))?;
+    upstream.insert_header("x-forwarded-proto", "http")?;
+    upstream.insert_header("x-forwarded-host", authority(session.req_header()))?;
+    Ok(())
+}
+
+#[async_trait]
+impl ProxyHttp for Proxy {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::default()
+    }
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        *ctx = self.begin(session);
+        let limits = &self.recorder.generation.settings.limits;
+        let downstream = session.as_downstream_mut();
+        // pingora keeps an HTTP/1.1 connection open for ever after its first request unless it is told each time.
+        downstream.set_keepalive(Some(limits.downstream_idle_timeout.as_secs().max(1)));
+        downstream.set_pipelining_enabled(true);
+        downstream.set_write_timeout(Some(limits.downstream_write_timeout));
+        downstream.set_read_timeout((!downstream.is_upgrade_req()).then_some(limits.downstream_read_timeout));
+        Ok(())
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        let attempt = ctx.capture.as_ref().map_or(0, Capture::attempts);
+        let resolved = self.resolver(ctx).address(attempt).await;
+        let address = resolved.map_err(|error| {
+            Error::because(ErrorType::ConnectNoRoute, "the upstream's name does not resolve", error).into_up()
+        })?;
+        if let Some(capture) = &mut ctx.capture {
+            capture.attempt(address);
+        }
+        Ok(Box::new(self.peer(address, version(session.req_header()))))
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if self.listener.forwarded {
+            write_forwarded(session, upstream_request)?;
+        }
+        write_trace(session, upstream_request, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body.as_ref()) {
+            capture.request_body(chunk);
+        }
+        // An empty last chunk would end a chunked body twice and spoil the connection (pingora issue 935).
+        if end_of_stream && body.as_ref().is_some_and(Bytes::is_empty) {
+            *body = None;
+        }
+        Ok(())
+    }
+
+    async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
+        let status = response.status;
+        let switching = status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if status.is_informational() && !switching {
+            return Ok(());
+        }
+        if let Some(capture) = &mut ctx.capture {
+            capture.response_head(status.as_u16(), &response.headers);
+            if switching {
+                capture.upgraded();
+            }
+        }
+        if session.is_process_shutting_down() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end_of_stream: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<std::time::Duration>> {
+        if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body) {
+            capture.response_body(chunk);
+        }
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        // Nothing was sent: another address of the same name may serve.
+        let tried = ctx.capture.as_ref().map_or(0, Capture::attempts) as usize;
+        error.set_retry(tried < self.resolver(ctx).count());
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        mut error: Box<Error>,
+        _ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let safe = matches!(
+            session.req_header().method,
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
+        );
+        if safe && !session.as_ref().retry_buffer_truncated() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
+        error
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut Ctx) -> FailToProxy {
+        let (end, _) = outcome::of_error(error);
+        let status = match error.etype() {
+            ErrorType::HTTPStatus(status) => Some(*status),
+            _ => outcome::status_of(end),
+        };
+        if let Some(status) = status.filter(|_| session.response_written().is_none()) {
+            // A client that can't be answered any more has left; the record says so by its end.
+            drop(session.respond_error(status).await);
+        }
+        FailToProxy {
+            error_code: status.unwrap_or(0),
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        let status = session.response_written().map(|response| response.status.as_u16());
+        let (end, error_type) = match error {
+            Some(error) => outcome::of_error(error),
+            None if session.was_upgraded() => (End::Upgraded, ""),
+            None => (End::Complete, ""),
+        };
+        if let Some(mut capture) = ctx.capture.take() {
+            capture.ended(end, error_type, status);
+        }
+    }
+
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Ctx, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+
+    fn request_summary(&self, session: &Session, _ctx: &Ctx) -> String {
+        session.req_header().method.to_string()
+    }
+}

@@ -1,0 +1,46 @@
+//! Real servers for the tests.
+//!
+//! | Type | What it is |
+//! |---|---|
+//! | [`NatsServer`] | nats-server with JetStream on a file store |
+//! | [`Jaeger`] | Jaeger all-in-one, spans in memory |
+//! | [`VictoriaLogs`] | a store that takes Loki's push protocol |
+//! | [`LokiDouble`] | answers pushes as Loki documents it, refusals too |
+//! | [`Upstream`] | an HTTP service that tests steer |
+//! | [`Sidelog`] | our own binaries |
+//!
+//! Invariants:
+//! - Every server listens on 127.0.0.1, at a port of its own ([`Port`]), and writes into a folder of its own.
+//! - `start` returns when the server answers. Nothing sleeps in place of a condition ([`wait`]).
+//! - A server ends with its value, by its process id; if the test failed, the end of its output is printed.
+//! - What is not as a test needs it ends the test: methods panic and say what they waited for.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it needs it, and shows what servers wrote"
+)]
+
+pub mod http;
+pub mod wait;
+
+mod hosted;
+mod jaeger;
+mod loki_double;
+mod nats_server;
+mod port;
+mod process;
+mod sidelog;
+mod tools;
+mod upstream;
+mod victoria_logs;
+
+pub use jaeger::{Jaeger, Span};
+pub use loki_double::{Answer, Entry, LokiDouble, LokiLimits, Push};
+pub use nats_server::NatsServer;
+pub use port::Port;
+pub use sidelog::{Finished, Program, Sidelog, SidelogCommand};
+pub use upstream::{Received, Upstream};
+pub use victoria_logs::VictoriaLogs;
