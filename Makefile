@@ -1,0 +1,44 @@
+# The commands of the house. Tools come from .ci/install, which leaves what is there alone.
+
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.ci/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo check lint unit test tools clean
+
+help: ## show this
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-8s %s\n' "$$name" "$$text"; done
+
+demo: ## one exchange after another through proxy, JetStream and consumer, to look at
+	@.ci/install demo
+	@.ci/demo
+
+check: ## format, lints, unit tests: before every commit
+	@.ci/install check
+	@$(MAKE) --no-print-directory lint unit
+
+lint:
+	cargo fmt --all --check
+	taplo fmt --check
+	typos
+	shellcheck .ci/install .ci/demo .ci/run
+	cargo deny --locked --log-level error check --allow unused-wrapper bans licenses sources
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+unit:
+	cargo nextest run --locked --workspace --lib --bins
+
+test: tools lint ## everything, on real servers: what CI runs
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
+	cargo test --locked --workspace --doc
+	cargo build --locked --workspace --bins
+	DEMO_ONCE=1 DEMO_PROFILE=dev .ci/demo
+	cargo nextest run --locked --workspace
+
+tools: ## install what tests and checks need
+	@.ci/install test
+
+clean: ## remove what was built, installed and written by the demo
+	cargo clean --locked
+	rm -rf demo .ci/bin .ci/venv .ci/.lock
