@@ -29,7 +29,7 @@ use serde_json::{Value, json};
 use error::ApiError;
 use users::{NewUser, User, Users};
 
-/// The whole API, with its own store of users, ready for [`axum::serve`].
+/// The whole API, with its own store of users, ready for [`axum::serve`](fn@axum::serve).
 pub fn router() -> Router {
     Router::new()
         .route("/health", get(health))

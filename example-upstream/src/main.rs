@@ -8,6 +8,7 @@ use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use axum::serve::ListenerExt;
 use example_upstream::telemetry::Telemetry;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,6 +48,12 @@ async fn run() -> anyhow::Result<()> {
         app = telemetry.trace(app);
     }
     tracing::info!("listening on http://{}", listener.local_addr()?);
+    // Small answers go out at once; else HTTP/2 waits up to 40 ms for an acknowledgement (Nagle).
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+    });
     axum::serve(listener, app)
         .with_graceful_shutdown(async move {
             tokio::select! {

@@ -65,10 +65,8 @@ impl Telemetry {
     pub async fn flush(self) {
         // Blocks, so not on a thread that the exporter's connection may need.
         let flushed = tokio::task::spawn_blocking(move || self.provider.shutdown()).await;
-        match flushed {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the last spans were not exported"),
-            Err(error) => tracing::warn!(%error, "the last spans were not exported"),
+        if !matches!(flushed, Ok(Ok(()))) {
+            tracing::warn!(?flushed, "the last spans were not exported: is the collector up?");
         }
     }
 }
@@ -90,20 +88,21 @@ async fn in_span(State(tracer): State<Arc<SdkTracer>>, request: Request, next: N
 fn start_span<T: Tracer>(tracer: &T, request: &Request) -> T::Span {
     let parent =
         TraceContextPropagator::new().extract_with_context(&Context::new(), &HeaderExtractor(request.headers()));
-    let method = request.method().to_string();
+    let (method, mut name) = match request.method().as_str() {
+        known @ ("CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE") => {
+            (known.to_owned(), known.to_owned())
+        }
+        _ => ("_OTHER".to_owned(), "HTTP".to_owned()),
+    };
     let mut attributes = vec![
-        KeyValue::new("http.request.method", method.clone()),
+        KeyValue::new("http.request.method", method),
         KeyValue::new("url.path", request.uri().path().to_owned()),
         KeyValue::new("url.scheme", "http"),
     ];
-    let route = request.extensions().get::<MatchedPath>();
-    let name = match route {
-        Some(route) => {
-            attributes.push(KeyValue::new("http.route", route.as_str().to_owned()));
-            format!("{method} {}", route.as_str())
-        }
-        None => method,
-    };
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        attributes.push(KeyValue::new("http.route", route.as_str().to_owned()));
+        name = format!("{name} {}", route.as_str());
+    }
     tracer
         .span_builder(name)
         .with_kind(SpanKind::Server)

@@ -280,3 +280,10 @@ async fn a_500_marks_its_span_as_an_error_and_a_404_does_not() {
     assert_eq!(span.name, "GET");
     assert_eq!(span.status, Status::Unset);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_method_that_http_does_not_know_names_no_span() {
+    let span = span_of(Method::from_bytes(b"BREW").unwrap(), "/health").await;
+    assert_eq!(span.name, "HTTP /health");
+    assert_eq!(attribute(&span, "http.request.method").as_deref(), Some("_OTHER"));
+}

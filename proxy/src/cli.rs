@@ -10,7 +10,7 @@ use crate::settings::{DEFAULTS, PROGRAM, Settings};
 
 /// Passes HTTP through untouched and records each exchange.
 ///
-/// Runs when no command is given. Every key of the file can be set by a variable, too: SIDELOG_<SECTION>__<KEY>.
+/// Runs when no command is given. Every key of the file can be set by a variable, too: `SIDELOG_<SECTION>__<KEY>`.
 #[derive(Debug, Parser)]
 #[command(name = "sidelog-proxy", version)]
 struct Arguments {

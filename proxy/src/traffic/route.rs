@@ -119,7 +119,7 @@ fn without_port(authority: &[u8]) -> &[u8] {
 }
 
 /// A path as it is matched: unreserved characters percent-decoded once, dot segments removed (RFC 3986, 5.2.4);
-/// repeated and trailing slashes are left to [`segments`], which passes over empty ones.
+/// repeated and trailing slashes are left to `segments`, which passes over empty ones.
 pub fn normalise(path: &[u8]) -> Cow<'_, [u8]> {
     let dotted = |path: &[u8]| {
         path.split(|byte| *byte == b'/')
