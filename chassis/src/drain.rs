@@ -7,9 +7,13 @@
 use std::io;
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+
+/// Supervisors signal a process and then its group: the same signal again within this time is the same request.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
@@ -39,7 +43,7 @@ impl Shutdown {
         }
     }
 
-    /// A shutdown that SIGTERM or SIGINT requests; the next such signal forces it.
+    /// A shutdown that SIGTERM or SIGINT requests; the next such signal forces it, unless it is the same one again at once.
     ///
     /// A thread of its own waits for the signals, so this works before any runtime is there.
     ///
@@ -116,12 +120,17 @@ impl Shutdown {
     }
 
     async fn follow(&self, mut terminate: Signal, mut interrupt: Signal) {
+        let mut first: Option<(&str, Instant)> = None;
         loop {
             let name = tokio::select! {
                 Some(()) = terminate.recv() => "SIGTERM",
                 Some(()) = interrupt.recv() => "SIGINT",
                 else => return,
             };
+            let (earlier, at) = *first.get_or_insert((name, Instant::now()));
+            if self.is_requested() && earlier == name && at.elapsed() < SAME_SIGNAL {
+                continue;
+            }
             if self.is_requested() {
                 tracing::warn!(signal = name, "asked to end at once");
                 self.force();

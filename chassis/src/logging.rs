@@ -1,8 +1,9 @@
 //! The process's own log, on stderr. Records of the exchanges never go here.
 //!
 //! Invariants:
-//! - pingora never logs below `debug` (at `trace` it panics on a response head that isn't UTF-8), nor below `warn` unless
-//!   the level is `trace`: its lines hold paths and queries
+//! - pingora is silent at usual levels, but for failures to accept: it has a line for each connection that dies, which
+//!   clients could fill the log with; they are counted. At `debug` it warns, and it never logs at `trace`, where it panics
+//!   on a response head that isn't UTF-8
 //! - async-nats is silent: what happens to the connection is told by [`crate::nats`], once and in plain words
 
 use std::io::{self, IsTerminal};
@@ -79,42 +80,20 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
 
 /// What is logged: own lines at `level`, those of libraries less.
 fn targets(level: LogLevel) -> Targets {
+    use LevelFilter as F;
     let (own, pingora, nats, others) = match level {
-        LogLevel::Error => (
-            LevelFilter::ERROR,
-            LevelFilter::ERROR,
-            LevelFilter::OFF,
-            LevelFilter::ERROR,
-        ),
-        LogLevel::Warn => (
-            LevelFilter::WARN,
-            LevelFilter::WARN,
-            LevelFilter::OFF,
-            LevelFilter::WARN,
-        ),
-        LogLevel::Info => (
-            LevelFilter::INFO,
-            LevelFilter::WARN,
-            LevelFilter::OFF,
-            LevelFilter::WARN,
-        ),
-        LogLevel::Debug => (
-            LevelFilter::DEBUG,
-            LevelFilter::WARN,
-            LevelFilter::WARN,
-            LevelFilter::INFO,
-        ),
-        LogLevel::Trace => (
-            LevelFilter::TRACE,
-            LevelFilter::DEBUG,
-            LevelFilter::DEBUG,
-            LevelFilter::DEBUG,
-        ),
+        LogLevel::Error => (F::ERROR, F::OFF, F::OFF, F::ERROR),
+        LogLevel::Warn => (F::WARN, F::OFF, F::OFF, F::WARN),
+        LogLevel::Info => (F::INFO, F::OFF, F::OFF, F::WARN),
+        LogLevel::Debug => (F::DEBUG, F::WARN, F::WARN, F::INFO),
+        LogLevel::Trace => (F::TRACE, F::DEBUG, F::DEBUG, F::DEBUG),
     };
     Targets::new()
         .with_default(others)
         .with_target("sidelog", own)
         .with_target("pingora", pingora)
+        // Its accept loop, which can run out of file descriptors.
+        .with_target("pingora_core::services", pingora.max(F::ERROR))
         .with_target("async_nats", nats)
 }
 
@@ -132,7 +111,8 @@ mod tests {
                 "{level:?}"
             );
         }
-        assert!(targets(LogLevel::Info).would_enable("pingora_core::services", &Level::WARN));
+        assert!(!targets(LogLevel::Info).would_enable("pingora_proxy", &Level::ERROR));
+        assert!(targets(LogLevel::Info).would_enable("pingora_core::services::listening", &Level::ERROR));
         assert!(!targets(LogLevel::Trace).would_enable("pingora_core::protocols::http::v1::client", &Level::TRACE));
     }
 

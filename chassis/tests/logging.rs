@@ -23,8 +23,8 @@ fn child() {
     })
     .expect("the first log of the process");
     init(&LogSettings::default()).expect_err("a second log");
-    log::warn!(target: "pingora_core::server", "by way of the log crate");
-    log::info!(target: "pingora_core::server", "pingora's small talk");
+    log::warn!(target: "some_library::server", "by way of the log crate");
+    log::info!(target: "some_library::server", "a library's small talk");
     tracing::info!(target: "sidelog_test", count = 3, "by way of tracing");
     tracing::debug!(target: "sidelog_test", "a detail");
 }
@@ -46,7 +46,7 @@ fn lines_of_both_log_and_tracing_go_to_stderr() {
     let lines = lines("text");
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(
-        lines[0].contains("WARN pingora_core::server: by way of the log crate"),
+        lines[0].contains("WARN some_library::server: by way of the log crate"),
         "{lines:?}"
     );
     assert!(
@@ -64,7 +64,7 @@ fn json_is_one_object_a_line() {
         [
             "\"level\":\"WARN\"",
             "\"message\":\"by way of the log crate\"",
-            "\"target\":\"pingora_core::server\"",
+            "\"target\":\"some_library::server\"",
         ],
         ["\"level\":\"INFO\"", "\"message\":\"by way of tracing\"", "\"count\":3"],
     ]) {

@@ -14,7 +14,7 @@ use prometheus_client::registry::Registry;
 use crate::queue::Queue;
 use crate::queue::ledger::DropReason;
 use crate::shipping::span::{SpanCounts, SpanDrop};
-use crate::traffic::accept::Connections;
+use crate::traffic::accept::{Connections, NoRequest};
 
 /// A registry of everything that the proxy counts.
 pub fn registry(queue: &Arc<Queue>, connections: &Arc<Connections>, spans: &Arc<SpanCounts>) -> Registry {
@@ -92,15 +92,14 @@ impl Collector for Counts {
             .iter()
             .map(|reason| (reason.as_str(), self.spans.dropped(*reason)));
         by_reason(&mut encoder, "spans_dropped", "Spans dropped, by reason", dropped)?;
-        let closed = [
-            ("header_timeout", self.connections.timed_out()),
-            ("broke_off", self.connections.broke_off()),
-        ];
+        let heads = NoRequest::ALL
+            .iter()
+            .map(|reason| (reason.as_str(), self.connections.without_request(*reason)));
         by_reason(
             &mut encoder,
-            "connections_without_request",
-            "Connections that ended before a request began, by reason",
-            closed,
+            "heads_refused",
+            "Request heads that never became a request, by reason",
+            heads,
         )
     }
 }

@@ -26,6 +26,8 @@ use ledger::{DropReason, Ledger, Stage};
 
 /// Buffers at most this large are kept for the next round however little they held.
 const SMALL: usize = 64 * 1024;
+/// Larger ones are never kept: at full load a buffer is swapped out long before it holds this much.
+const LARGE: usize = 1024 * 1024;
 
 /// How much the queue may hold, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -204,14 +206,17 @@ impl Taker {
         None
     }
 
-    /// Gives a buffer back that has been read. What a burst made large and ordinary load does not fill is freed.
+    /// Gives a buffer back that has been read. What a burst made large and ordinary load does not fill is freed,
+    /// and so is any while buffers hold half of the limit: empty ones must never leave no room for a full one.
     pub fn put_back(&mut self, taken: Taken) {
         let mut buffer = taken.buffer;
-        let oversized = buffer.bytes.capacity() > SMALL && buffer.bytes.len() < buffer.bytes.capacity() / 8;
+        let capacity = buffer.bytes.capacity();
+        let oversized = capacity > LARGE || (capacity > SMALL && buffer.bytes.len() < capacity / 8);
+        let crowded = self.queue.used_bytes() > self.queue.limits.max_bytes / 2;
         buffer.bytes.clear();
         buffer.records = 0;
-        if oversized || self.spare.bytes.capacity() > 0 {
-            self.queue.used.fetch_sub(buffer.bytes.capacity(), Ordering::Relaxed);
+        if oversized || crowded || self.spare.bytes.capacity() > 0 {
+            self.queue.used.fetch_sub(capacity, Ordering::Relaxed);
         } else {
             self.spare = buffer;
         }
@@ -362,6 +367,38 @@ mod tests {
             "{} bytes are still held",
             queue.used_bytes()
         );
+    }
+
+    #[test]
+    fn a_queue_that_was_full_takes_exchanges_again_once_it_is_drained() {
+        let limits = QueueLimits {
+            bodies_max_bytes: 1 << 20,
+            max_bytes: 1 << 20,
+        };
+        let small = vec![b'x'; 500];
+        let large = vec![b'x'; 60_000];
+        for bodies in [[&small, &small], [&small, &large], [&large, &small], [&large, &large]] {
+            let queue = Queue::new(limits, 1);
+            let mut taker = Taker::new(Arc::clone(&queue));
+            for body in bodies {
+                queue.offer(&exchange(body));
+                drain(&mut taker);
+            }
+            (0..3_000).for_each(|_| queue.offer(&exchange(&small)));
+            assert!(queue.ledger().balance().dropped_total() > 0);
+            drain(&mut taker);
+            let dropped = queue.ledger().balance().dropped_total();
+            for _ in 0..100 {
+                queue.offer(&exchange(&large));
+                drain(&mut taker);
+            }
+            assert_eq!(
+                queue.ledger().balance().dropped_total(),
+                dropped,
+                "{} bytes are held",
+                queue.used_bytes()
+            );
+        }
     }
 
     #[test]

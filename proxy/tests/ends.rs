@@ -204,7 +204,7 @@ async fn a_second_signal_forces_the_end() {
     upstream.holds(1).await;
     proxy.terminate();
     wait::until("the proxy drains", async || proxy.output().contains("shutting down")).await;
-    proxy.terminate();
+    proxy.interrupt();
     proxy.exit_status(Duration::from_secs(2)).await;
 }
 
@@ -283,4 +283,69 @@ async fn forwarded_headers_are_added_only_where_asked_for() {
     assert_eq!(received[1].headers["x-forwarded-for"], "192.0.2.1, 127.0.0.1");
     assert_eq!(received[1].headers["x-forwarded-proto"], "http");
     assert_eq!(received[1].headers["x-forwarded-host"], "a.test");
+}
+
+#[tokio::test]
+async fn an_http10_client_reads_to_the_end_of_the_connection() {
+    let (nats, upstream) = (NatsServer::start().await, Upstream::start());
+    let proxy = proxy(&upstream.url(), &nats).start().await;
+    let mut client = TcpStream::connect(proxy.addresses()[0]).await.unwrap();
+    client
+        .write_all(b"GET / HTTP/1.0\r\nx-answer-body: all\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(SOON, client.read_to_string(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(answer.ends_with("all"), "{answer}");
+}
+
+#[tokio::test]
+async fn heads_that_never_became_a_request_are_counted_by_reason() {
+    let (nats, upstream) = (NatsServer::start().await, Upstream::start());
+    let proxy = proxy(&upstream.url(), &nats)
+        .env("SIDELOG_LIMITS__HEADER_TIMEOUT", "300ms")
+        .start()
+        .await;
+    let cases: [(&str, &[u8]); 3] = [
+        ("rejected", b"\x16\x03\x01\x02\x00 TLS to a plain port"),
+        ("rejected", b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
+        ("timeout", b"GET / HTTP/1.1\r\nhost: "),
+    ];
+    for (reason, bytes) in cases {
+        let label = format!("reason=\"{reason}\"");
+        let before = proxy.metric("sidelog_heads_refused_total", &label).await;
+        let mut client = TcpStream::connect(proxy.addresses()[0]).await.unwrap();
+        client.write_all(bytes).await.unwrap();
+        let mut rest = Vec::new();
+        tokio::time::timeout(SOON, client.read_to_end(&mut rest))
+            .await
+            .unwrap()
+            .ok();
+        wait::until("it is counted", async || {
+            proxy.metric("sidelog_heads_refused_total", &label).await == before + 1.0
+        })
+        .await;
+    }
+    assert_eq!(http::client().get(proxy.url()).send().await.unwrap().status(), 200);
+    assert!(!proxy.output().contains("pingora"), "{}", proxy.output());
+}
+
+#[tokio::test]
+async fn a_connection_that_said_nothing_does_not_hold_up_the_end() {
+    let (nats, upstream) = (NatsServer::start().await, Upstream::start());
+    let mut proxy = proxy(&upstream.url(), &nats).start().await;
+    let _silent = TcpStream::connect(proxy.addresses()[0]).await.unwrap();
+    wait::until("it is accepted", async || {
+        proxy.metric("sidelog_connections_open", "").await == 1.0
+    })
+    .await;
+    proxy.terminate();
+    assert!(
+        proxy.exit_status(Duration::from_secs(2)).await.success(),
+        "{}",
+        proxy.output()
+    );
 }

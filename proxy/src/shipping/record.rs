@@ -36,16 +36,24 @@ pub fn server(authority: &[u8]) -> (Option<Cow<'_, str>>, Option<u16>) {
     }
     let split = text
         .rsplit_once(':')
-        .and_then(|(host, port)| Some((host.len(), port.parse::<u16>().ok()?)));
+        .and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
     match split {
-        Some((host, port)) => (Some(Cow::Owned(text.chars().take(host).collect())), Some(port)),
+        Some((host, port)) => (Some(Cow::Owned(host)), Some(port)),
         None => (Some(text), None),
     }
 }
 
-/// Path and query of a request target.
+/// Path and query of a request target; of one in absolute form (RFC 9112, 3.2.2) without scheme and authority.
 pub fn path_and_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match target.iter().position(|byte| *byte == b'?') {
+    let target = match memchr::memmem::find(target, b"://") {
+        Some(at) if !target.starts_with(b"/") => {
+            let rest = target.get(at + 3..).unwrap_or_default();
+            let path = rest.iter().position(|byte| matches!(byte, b'/' | b'?'));
+            path.and_then(|path| rest.get(path..)).unwrap_or(b"/")
+        }
+        _ => target,
+    };
+    match memchr::memchr(b'?', target) {
         Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..)),
         None => (target, None),
     }
@@ -205,6 +213,18 @@ mod tests {
     }
 
     #[test]
+    fn targets_of_every_form_are_told_apart() {
+        assert_eq!(path_and_query(b"/a?b=c?d"), (&b"/a"[..], Some(&b"b=c?d"[..])));
+        assert_eq!(path_and_query(b"http://a.test:81/b?c"), (&b"/b"[..], Some(&b"c"[..])));
+        assert_eq!(path_and_query(b"http://a.test"), (&b"/"[..], None));
+        assert_eq!(
+            path_and_query(b"/in?next=http://a.test/"),
+            (&b"/in"[..], Some(&b"next=http://a.test/"[..]))
+        );
+        assert_eq!(path_and_query(b"*"), (&b"*"[..], None));
+    }
+
+    #[test]
     fn authorities_of_every_form_are_read() {
         let read = |text: &'static str| {
             let (host, port) = server(text.as_bytes());
@@ -214,6 +234,7 @@ mod tests {
         assert_eq!(read("a.test:80"), (Some("a.test".to_owned()), Some(80)));
         assert_eq!(read("[::1]:80"), (Some("[::1]".to_owned()), Some(80)));
         assert_eq!(read("[::1]"), (Some("[::1]".to_owned()), None));
+        assert_eq!(read("üx:80"), (Some("üx".to_owned()), Some(80)));
         assert_eq!(read(""), (None, None));
     }
 }

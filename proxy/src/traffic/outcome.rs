@@ -9,7 +9,10 @@ pub fn of_error(error: &Error) -> (End, &'static str) {
     match (error.esource(), error.etype()) {
         (_, E::HTTPStatus(400..500)) => (End::Rejected, "rejected"),
         (ErrorSource::Downstream, E::ReadTimedout | E::WriteTimedout) => (End::ClientTimeout, "client_timeout"),
-        (ErrorSource::Downstream, E::InvalidHTTPHeader | E::ConnectError) => (End::Rejected, "bad_request"),
+        // What pingora has no type of its own for is a chunk, a trailer or a length that can't be.
+        (ErrorSource::Downstream, E::InvalidHTTPHeader | E::ConnectError | E::Custom(_)) => {
+            (End::Rejected, "bad_request")
+        }
         (ErrorSource::Downstream, _) => (End::ClientGone, "client_gone"),
         (_, E::ReadTimedout | E::WriteTimedout) => (End::UpstreamTimeout, "timeout"),
         (_, E::ConnectTimedout | E::TLSHandshakeTimedout) => (End::UpstreamUnreachable, "connect_timeout"),
@@ -27,6 +30,12 @@ pub fn of_error(error: &Error) -> (End, &'static str) {
         (ErrorSource::Upstream, _) => (End::UpstreamError, "connection_closed"),
         (ErrorSource::Internal | ErrorSource::Unset, _) => (End::UpstreamError, "internal"),
     }
+}
+
+/// Whether the client closed its side; a write that failed is something else.
+pub fn client_left(error: &Error) -> bool {
+    let left = matches!(error.etype(), ErrorType::ReadError | ErrorType::ConnectionClosed);
+    left && *error.esource() == ErrorSource::Downstream
 }
 
 /// The status that a client without an answer is sent; `None` when there is nobody to send it to.
@@ -63,6 +72,7 @@ mod tests {
             (S::Downstream, E::WriteError, End::ClientGone),
             (S::Downstream, E::ReadTimedout, End::ClientTimeout),
             (S::Downstream, E::InvalidHTTPHeader, End::Rejected),
+            (S::Downstream, E::new("InvalidChunk"), End::Rejected),
             (S::Internal, E::HTTPStatus(400), End::Rejected),
             (S::Internal, E::InternalError, End::UpstreamError),
         ];

@@ -20,6 +20,7 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use rand::Rng;
 use sidelog_record::End;
 
+use super::accept;
 use super::capture::{Capture, Recorder, RequestHead};
 use super::outcome;
 use super::resolve::Resolver;
@@ -48,6 +49,8 @@ pub struct Proxy {
 #[derive(Debug, Default)]
 pub struct Ctx {
     capture: Option<Capture>,
+    /// The last byte of the answer has passed.
+    answered: bool,
     send_trace: bool,
     keep_state: bool,
 }
@@ -90,6 +93,7 @@ impl Proxy {
             capture: Some(Capture::new(&self.recorder, self.index, route, decision.context, &head)),
             send_trace: decision.send,
             keep_state: decision.keep_state,
+            answered: false,
         }
     }
 
@@ -100,7 +104,7 @@ impl Proxy {
             .unwrap_or(&self.default)
     }
 
-    fn peer(&self, address: SocketAddr, client: Version) -> HttpPeer {
+    fn peer(&self, address: SocketAddr, client: Version, upgrade: bool) -> HttpPeer {
         let limits = &self.recorder.generation.settings.limits;
         let mut peer = HttpPeer::new(address, false, String::new());
         let h2 = match self.listener.upstream_protocol {
@@ -113,8 +117,9 @@ impl Proxy {
         options.max_h2_streams = UPSTREAM_STREAMS;
         options.connection_timeout = Some(limits.upstream_connect_timeout);
         options.total_connection_timeout = Some(limits.upstream_connect_timeout);
-        options.read_timeout = Some(limits.upstream_read_timeout);
-        options.write_timeout = Some(limits.upstream_read_timeout);
+        // What comes after an upgrade may be silent for as long as the two sides want.
+        options.read_timeout = (!upgrade).then_some(limits.upstream_read_timeout);
+        options.write_timeout = options.read_timeout;
         options.idle_timeout = Some(limits.upstream_idle_timeout);
         peer
     }
@@ -187,11 +192,15 @@ impl ProxyHttp for Proxy {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        accept::request_began(session);
         *ctx = self.begin(session);
         let limits = &self.recorder.generation.settings.limits;
         let downstream = session.as_downstream_mut();
-        // pingora keeps an HTTP/1.1 connection open for ever after its first request unless it is told each time.
-        downstream.set_keepalive(Some(limits.downstream_idle_timeout.as_secs().max(1)));
+        // pingora keeps an HTTP/1.1 connection open for ever after its first request unless it is told each time;
+        // one that it has decided to close (HTTP/1.0, both lengths) stays to be closed.
+        if downstream.get_keepalive().is_some() {
+            downstream.set_keepalive(Some(limits.downstream_idle_timeout.as_secs().max(1)));
+        }
         downstream.set_pipelining_enabled(true);
         downstream.set_write_timeout(Some(limits.downstream_write_timeout));
         downstream.set_read_timeout((!downstream.is_upgrade_req()).then_some(limits.downstream_read_timeout));
@@ -207,7 +216,8 @@ impl ProxyHttp for Proxy {
         if let Some(capture) = &mut ctx.capture {
             capture.attempt(address);
         }
-        Ok(Box::new(self.peer(address, version(session.req_header()))))
+        let upgrade = session.as_downstream().is_upgrade_req();
+        Ok(Box::new(self.peer(address, version(session.req_header()), upgrade)))
     }
 
     async fn upstream_request_filter(
@@ -261,9 +271,10 @@ impl ProxyHttp for Proxy {
         &self,
         _session: &mut Session,
         body: &mut Option<Bytes>,
-        _end_of_stream: bool,
+        end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<std::time::Duration>> {
+        ctx.answered |= end_of_stream;
         if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body) {
             capture.response_body(chunk);
         }
@@ -322,12 +333,18 @@ impl ProxyHttp for Proxy {
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
         let status = session.response_written().map(|response| response.status.as_u16());
         let (end, error_type) = match error {
+            // Who has the whole answer may leave, also before the request is whole.
+            Some(error) if ctx.answered && outcome::client_left(error) => (End::Complete, ""),
             Some(error) => outcome::of_error(error),
             None if session.was_upgraded() => (End::Upgraded, ""),
             None => (End::Complete, ""),
         };
         if let Some(mut capture) = ctx.capture.take() {
             capture.ended(end, error_type, status);
+        }
+        // A body that is not read yet is still to be drained before the next head.
+        if session.as_downstream_mut().is_body_done() {
+            accept::request_ended(session);
         }
     }
 
