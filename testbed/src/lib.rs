@@ -7,6 +7,7 @@
 //! | [`VictoriaLogs`] | a store that takes Loki's push protocol |
 //! | [`LokiDouble`] | answers pushes as Loki documents it, refusals too |
 //! | [`Upstream`] | an HTTP service that tests steer |
+//! | [`Relay`] | a service that passes trace headers on |
 //! | [`Sidelog`] | our own binaries |
 //!
 //! Invariants:
@@ -32,6 +33,7 @@ mod loki_double;
 mod nats_server;
 mod port;
 mod process;
+mod relay;
 mod sidelog;
 mod tools;
 mod upstream;
@@ -41,6 +43,7 @@ pub use jaeger::{Jaeger, Span};
 pub use loki_double::{Answer, Entry, LokiDouble, LokiLimits, Push};
 pub use nats_server::NatsServer;
 pub use port::Port;
+pub use relay::Relay;
 pub use sidelog::{Finished, Program, Sidelog, SidelogCommand};
 pub use upstream::{Received, Upstream};
 pub use victoria_logs::VictoriaLogs;

@@ -1,8 +1,8 @@
 //! One exchange as one flat run of bytes: what the request path writes and the shipping thread reads.
 //!
-//! Layout, little endian: total length (`u32`), fixed fields, then eight runs, each preceded by its
-//! length (`u32`): error type, method, target, authority, request fields, response fields, request
-//! body, response body. Nothing in it points anywhere, so that writing it is a copy and dropping it
+//! Layout, little endian: total length (`u32`), fixed fields, then nine runs, each preceded by its
+//! length (`u32`): error type, tracestate, method, target, authority, request fields, response fields,
+//! request body, response body. Nothing in it points anywhere, so that writing it is a copy and dropping it
 //! frees nothing that another thread allocated.
 //!
 //! Invariants:
@@ -36,6 +36,8 @@ pub struct Exchange<'a> {
     pub error_type: &'a str,
     /// The trace it belongs to.
     pub trace: TraceContext,
+    /// The well-formed `tracestate` that came with the request; empty when there was none.
+    pub trace_state: &'a [u8],
     /// The peer that sent the request.
     pub client: Option<SocketAddr>,
     /// The upstream's address of the last attempt.
@@ -165,8 +167,8 @@ const FLAG_PARENT: u8 = 4;
 const FLAG_LINK: u8 = 8;
 const ADDRESS: usize = 1 + 2 + 16;
 const TRACE: usize = 16 + 8 + 8 + 1 + 16 + 8;
-/// Total length, fixed fields and the lengths of the eight runs.
-const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + TRACE + 2 * ADDRESS + 4 + 2 * 9 + 8 * 4;
+/// Total length, fixed fields and the lengths of the nine runs.
+const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + TRACE + 2 * ADDRESS + 4 + 2 * 9 + 9 * 4;
 const NONE: u64 = u64::MAX;
 
 impl<'a> Exchange<'a> {
@@ -238,6 +240,7 @@ impl<'a> Exchange<'a> {
         let (request_size, request_omitted) = (r.u64()?, omitted_from(r.u8()?));
         let (response_size, response_omitted) = (r.u64()?, omitted_from(r.u8()?));
         let error_type = std::str::from_utf8(r.run()?).ok()?;
+        let trace_state = r.run()?;
         let (method, target, authority) = (r.run()?, r.run()?, r.run()?);
         let (request_fields, response_fields) = (Fields(r.run()?), Fields(r.run()?));
         let request_body = Body {
@@ -261,6 +264,7 @@ impl<'a> Exchange<'a> {
             end,
             error_type,
             trace,
+            trace_state,
             client,
             upstream,
             attempts,
@@ -281,9 +285,10 @@ impl<'a> Exchange<'a> {
         Some((exchange, rest))
     }
 
-    fn runs(&self) -> [&'a [u8]; 8] {
+    fn runs(&self) -> [&'a [u8]; 9] {
         [
             self.error_type.as_bytes(),
+            self.trace_state,
             self.request.method,
             self.request.target,
             self.request.authority,
@@ -438,6 +443,7 @@ pub(crate) mod tests {
                 flags: 3,
                 ..Default::default()
             },
+            trace_state: b"",
             client: Some(SocketAddr::from(([127, 0, 0, 1], 40_000))),
             upstream: Some(SocketAddr::from(([127, 0, 0, 1], 9_000))),
             attempts: 1,
@@ -472,7 +478,7 @@ pub(crate) mod tests {
             options in (proptest::option::of(0..u32::MAX), proptest::option::of(0..u64::MAX), proptest::option::of(100_u16..600)),
             ids in any::<([u8; 16], [u8; 8], Option<[u8; 8]>, u8, bool, Option<([u8; 16], [u8; 8])>)>(),
             addresses in (address(), address()),
-            runs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 7),
+            runs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 8),
             end in proptest::sample::select(End::ALL.to_vec()),
             omitted in proptest::option::of(proptest::sample::select(Omitted::ALL.to_vec())),
         ) {
@@ -486,6 +492,7 @@ pub(crate) mod tests {
             written.response.body = Body { size: 9, bytes: &runs[1], omitted };
             (written.request.method, written.request.target, written.request.authority) = (&runs[2], &runs[3], &runs[4]);
             (written.request.fields, written.response.fields) = (Fields(&runs[5]), Fields(&runs[6]));
+            written.trace_state = &runs[7];
             let mut bytes = Vec::new();
             written.encode(&mut bytes);
             prop_assert_eq!(bytes.len(), written.encoded_len());

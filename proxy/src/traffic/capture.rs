@@ -146,6 +146,7 @@ pub struct Capture {
     listener: u16,
     route: Option<u32>,
     trace: TraceContext,
+    trace_state: Range<usize>,
     started: SystemTime,
     clock: Instant,
     first_byte: Option<u64>,
@@ -156,7 +157,7 @@ pub struct Capture {
     attempts: u32,
     version: Version,
     status: Option<u16>,
-    /// Method, target, authority, request fields, response fields, one behind the other.
+    /// Method, target, authority, tracestate, request fields, response fields, one behind the other.
     head: Vec<u8>,
     method: Range<usize>,
     target: Range<usize>,
@@ -178,6 +179,8 @@ pub struct RequestHead<'a> {
     pub target: &'a [u8],
     /// `:authority` or `Host`.
     pub authority: &'a [u8],
+    /// The well-formed `tracestate` of it, joined; empty when there is none.
+    pub trace_state: &'a [u8],
     /// Header fields.
     pub fields: &'a HeaderMap,
     /// The peer.
@@ -198,6 +201,7 @@ impl Capture {
             listener,
             route,
             trace,
+            trace_state: 0..0,
             started: SystemTime::now(),
             clock: Instant::now(),
             first_byte: None,
@@ -220,6 +224,7 @@ impl Capture {
         capture.method = append(&mut capture.head, head.method);
         capture.target = append(&mut capture.head, head.target);
         capture.authority = append(&mut capture.head, head.authority);
+        capture.trace_state = append(&mut capture.head, head.trace_state);
         let policy = recorder.generation.policy(route);
         if policy.record() && policy.request_headers() {
             capture.request_fields = append_fields(&mut capture.head, head.fields);
@@ -233,6 +238,11 @@ impl Capture {
     /// The trace this exchange belongs to.
     pub fn trace(&self) -> &TraceContext {
         &self.trace
+    }
+
+    /// The well-formed `tracestate` that came; empty when there was none.
+    pub fn trace_state(&self) -> &[u8] {
+        self.head.get(self.trace_state.clone()).unwrap_or_default()
     }
 
     /// Index of the route that matched.
@@ -305,6 +315,7 @@ impl Capture {
             end: self.end,
             error_type: self.error_type,
             trace: self.trace,
+            trace_state: part(&self.trace_state),
             client: self.client,
             upstream: self.upstream,
             attempts: self.attempts,

@@ -26,6 +26,7 @@ use super::outcome;
 use super::resolve::Resolver;
 use super::route::Router;
 use super::trace::{self, Traceparent};
+use super::tracestate;
 use crate::queue::exchange::Version;
 use crate::settings::{Listener, UpstreamProtocol};
 
@@ -81,11 +82,16 @@ impl Proxy {
         let came = Traceparent::only(request.headers.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes));
         let share = self.recorder.generation.settings.traces.sample;
         let decision = trace::decide(self.listener.trace, came, share, &mut || rand::rng().next_u64());
+        let state = came.filter(|_| decision.send).and_then(|_| {
+            let values = request.headers.get_all(&TRACESTATE).iter();
+            tracestate::join(values.map(HeaderValue::as_bytes))
+        });
         let head = RequestHead {
             version: version(request),
             method: request.method.as_str().as_bytes(),
             target: request.raw_path(),
             authority,
+            trace_state: state.as_deref().unwrap_or_default(),
             fields: &request.headers,
             client: session.client_addr().and_then(|address| address.as_inet()).copied(),
         };
@@ -141,23 +147,33 @@ fn version(request: &RequestHeader) -> Version {
     }
 }
 
-/// Puts our `traceparent` in the place of what came; a `tracestate` goes on as it was, or not at all.
+/// Puts our `traceparent` in the place of what came; a `tracestate` goes on as it was, or not at all. What the
+/// client's `Connection` names is of no account: these are fields of the whole way.
 fn write_trace(session: &Session, upstream: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
     let Some(capture) = ctx.capture.as_ref().filter(|_| ctx.send_trace) else {
-        return Ok(());
+        return restore_trace(session, upstream);
     };
     let context = capture.trace();
     let own = Traceparent::header(context.trace_id, context.span_id, context.flags);
     let own = HeaderValue::from_bytes(&own).or_err(ErrorType::InternalError, "a traceparent is ASCII")?;
     upstream.insert_header(TRACEPARENT, own)?;
-    let came = session.req_header().headers.get_all(&TRACESTATE);
-    let mut values = came.iter().map(HeaderValue::as_bytes).filter(|_| ctx.keep_state);
-    match (values.next(), values.next()) {
-        (None, _) => drop(upstream.remove_header(&TRACESTATE)),
-        (Some(only), None) => upstream.insert_header(TRACESTATE, only)?,
-        (Some(first), Some(second)) => {
-            let all: Vec<&[u8]> = [first, second].into_iter().chain(values).collect();
-            upstream.insert_header(TRACESTATE, all.join(&b","[..]))?;
+    match capture.trace_state() {
+        state if ctx.keep_state && !state.is_empty() => upstream.insert_header(TRACESTATE, state),
+        _ => {
+            upstream.remove_header(&TRACESTATE);
+            Ok(())
+        }
+    }
+}
+
+/// Puts the trace fields back where the client's `Connection` had them taken out.
+fn restore_trace(session: &Session, upstream: &mut RequestHeader) -> Result<()> {
+    for name in [TRACEPARENT, TRACESTATE] {
+        if upstream.headers.contains_key(&name) {
+            continue;
+        }
+        for value in session.req_header().headers.get_all(&name) {
+            upstream.append_header(name.clone(), value)?;
         }
     }
     Ok(())
