@@ -224,7 +224,8 @@ fn spans(trace: &Value) -> Vec<Span> {
     list(&trace["spans"])
         .iter()
         .map(|span| Span {
-            trace_id: string(&span["traceID"]),
+            // Jaeger leaves out the first half where it is all zero.
+            trace_id: format!("{:0>32}", string(&span["traceID"])),
             span_id: string(&span["spanID"]),
             parent_span_id: list(&span["references"])
                 .iter()
