@@ -41,10 +41,11 @@ pub struct Variable {
     pub name: &'static str,
     /// The key it sets, dotted, list elements by number: `listeners.0.address`.
     pub key: &'static str,
-    /// From the variable's text to the key's value. An error is a sentence that says what to write instead.
+    /// From the variable's text to the key's value; `None` where this text says nothing of the key. A variable that
+    /// speaks of several keys is there once for each. An error is a sentence that says what to write instead.
     ///
     /// [`as_text`] where the key takes the text as it is.
-    pub convert: fn(&str) -> Result<toml::Value, String>,
+    pub convert: fn(&str) -> Result<Option<toml::Value>, String>,
 }
 
 /// What [`load`] has to know of a program.
@@ -87,8 +88,8 @@ impl Misfit {
 /// # Errors
 ///
 /// Never.
-pub fn as_text(text: &str) -> Result<toml::Value, String> {
-    Ok(toml::Value::String(text.to_owned()))
+pub fn as_text(text: &str) -> Result<Option<toml::Value>, String> {
+    Ok(Some(toml::Value::String(text.to_owned())))
 }
 
 /// Loads `program`'s settings.

@@ -34,9 +34,10 @@ const PROGRAM: Program = Program {
     ],
 };
 
-fn port(text: &str) -> Result<toml::Value, String> {
+fn port(text: &str) -> Result<Option<toml::Value>, String> {
     match text.parse::<u16>() {
-        Ok(port) => Ok(toml::Value::String(format!("0.0.0.0:{port}"))),
+        Ok(0) => Ok(None),
+        Ok(port) => Ok(Some(toml::Value::String(format!("0.0.0.0:{port}")))),
         Err(_) => Err("not a port".to_owned()),
     }
 }
@@ -406,4 +407,11 @@ fn what_is_checked_is_named() {
         Some("SIDELOG_CONFIG_TOML")
     );
     assert_eq!(place(Some(&file.path), &[]), Some(file.path.display().to_string()));
+}
+
+#[test]
+fn a_variable_that_says_nothing_of_its_key_leaves_it_as_it_was() {
+    let file = file("[[places]]\naddress = '127.0.0.1:1'\n");
+    let settings = loaded(Some(&file.path), &[("PORT", "0")]).expect("good settings");
+    assert_eq!(settings.places[0].address.to_string(), "127.0.0.1:1");
 }

@@ -33,7 +33,10 @@ pub(super) fn overlay(tree: &mut Tree, program: &Program, env: &Environment) -> 
         let place = Place::variable(variable.name);
         let set = (variable.convert)(text)
             .map_err(|message| Problem::at(place.clone(), message))
-            .and_then(|value| tree.set(variable.key, value, &place));
+            .and_then(|value| match value {
+                Some(value) => tree.set(variable.key, value, &place),
+                None => Ok(()),
+            });
         problems.extend(set.err());
     }
     for name in env.keys() {

@@ -78,11 +78,11 @@ pub enum UpstreamProtocol {
 }
 
 /// `PORT`: a port on every address of the machine.
-pub(super) fn every_address_with_port(text: &str) -> Result<toml::Value, String> {
+pub(super) fn every_address_with_port(text: &str) -> Result<Option<toml::Value>, String> {
     let port: u16 = text
         .trim()
         .parse()
         .map_err(|_| format!("{text:?} is not a port; write a number from 0 to 65535, such as 8080"))?;
     let address = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
-    Ok(toml::Value::String(address.to_string()))
+    Ok(Some(toml::Value::String(address.to_string())))
 }
