@@ -45,7 +45,7 @@ use queue::{Queue, QueueLimits};
 use settings::Settings;
 use shipping::Shipping;
 use shipping::record::Identity;
-use shipping::span::SpanCounts;
+use shipping::spans::SpanCounts;
 use traffic::accept::Connections;
 use traffic::capture::{Budget, Recorder};
 use traffic::{Bound, Traffic};

@@ -13,7 +13,7 @@ use prometheus_client::registry::Registry;
 
 use crate::queue::Queue;
 use crate::queue::ledger::DropReason;
-use crate::shipping::span::{SpanCounts, SpanDrop};
+use crate::shipping::spans::{SpanCounts, SpanDrop};
 use crate::traffic::accept::{Connections, NoRequest};
 
 /// A registry of everything that the proxy counts.
@@ -53,7 +53,6 @@ impl Collector for Counts {
                 "Records that JetStream acknowledged",
                 balance.shipped,
             ),
-            ("spans_sent", "Spans that the collector took", self.spans.sent()),
             (
                 "connections_accepted",
                 "Connections accepted",
@@ -88,10 +87,7 @@ impl Collector for Counts {
             .map(|reason| reason.as_str())
             .zip(balance.dropped);
         by_reason(&mut encoder, "records_dropped", "Records dropped, by reason", dropped)?;
-        let dropped = SpanDrop::ALL
-            .iter()
-            .map(|reason| (reason.as_str(), self.spans.dropped(*reason)));
-        by_reason(&mut encoder, "spans_dropped", "Spans dropped, by reason", dropped)?;
+        spans(&mut encoder, &self.spans)?;
         let heads = NoRequest::ALL
             .iter()
             .map(|reason| (reason.as_str(), self.connections.without_request(*reason)));
@@ -102,6 +98,17 @@ impl Collector for Counts {
             heads,
         )
     }
+}
+
+fn spans(encoder: &mut DescriptorEncoder<'_>, spans: &SpanCounts) -> Result<(), std::fmt::Error> {
+    counter(encoder, "spans_sent", "Spans that the collector took", spans.sent())?;
+    let help = "Spans that wait for the collector, or are on their way to it";
+    let waiting = ConstGauge::new(spans.waiting());
+    waiting.encode(encoder.encode_descriptor("spans_waiting", help, None, MetricType::Gauge)?)?;
+    let dropped = SpanDrop::ALL
+        .iter()
+        .map(|reason| (reason.as_str(), spans.dropped(*reason)));
+    by_reason(encoder, "spans_dropped", "Spans dropped, by reason", dropped)
 }
 
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> Result<(), std::fmt::Error> {

@@ -10,11 +10,14 @@
 mod capture;
 mod collector;
 mod content_type;
+mod headers;
 mod listener;
 mod number;
+mod otel;
 mod route;
 mod rules;
 mod shipping;
+mod traces;
 mod upstream;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,34 +33,50 @@ use sidelog_chassis::settings::{Program, Variable, as_text, duration};
 
 pub use capture::{Capture, CaptureOverride};
 pub use collector::{Collector, CollectorError};
+pub use headers::Headers;
 pub use listener::{Direction, Listener, TraceMode, UpstreamProtocol};
 pub use route::Route;
-pub use shipping::{Frame, Publish, Queue, Spool, SpoolMode, Traces};
+pub use shipping::{Frame, Publish, Queue, Spool, SpoolMode};
+pub use traces::{Compression, OtlpProtocol, Traces, TracesTls};
 pub use upstream::{Upstream, UpstreamError};
 
 /// The proxy as [`sidelog_chassis::settings::load`] knows it.
 pub const PROGRAM: Program = Program {
     name: "sidelog-proxy",
-    variables: &[
-        variable("SERVICE_NAME", "service.name"),
-        variable("ENVIRONMENT", "service.environment"),
-        Variable {
-            name: "PORT",
-            key: "listeners.0.address",
-            convert: listener::every_address_with_port,
-        },
-        variable("UPSTREAM_URL", "listeners.0.upstream"),
-        variable("NATS_URL", "nats.url"),
-        variable("NATS_STREAM", "nats.stream"),
-        variable("NATS_SUBJECT", "nats.subject"),
-        variable("NATS_STORAGE_TYPE", "nats.storage"),
-        variable("NATS_MAX_AGE", "nats.max_age"),
-        variable("JAEGER_URL", "traces.endpoint"),
-        variable("OTEL_SERVICE_NAME", "service.name"),
-        variable("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
-        variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "traces.endpoint"),
-    ],
+    variables: &VARIABLES,
 };
+
+/// The variables of its own, then OpenTelemetry's, which win over them.
+const VARIABLES: [Variable; OWN.len() + otel::VARIABLES.len()] = {
+    let mut all = [OWN[0]; OWN.len() + otel::VARIABLES.len()];
+    let mut at = 0;
+    while at < all.len() {
+        all[at] = if at < OWN.len() {
+            OWN[at]
+        } else {
+            otel::VARIABLES[at - OWN.len()]
+        };
+        at += 1;
+    }
+    all
+};
+
+const OWN: [Variable; 10] = [
+    variable("SERVICE_NAME", "service.name"),
+    variable("ENVIRONMENT", "service.environment"),
+    Variable {
+        name: "PORT",
+        key: "listeners.0.address",
+        convert: listener::every_address_with_port,
+    },
+    variable("UPSTREAM_URL", "listeners.0.upstream"),
+    variable("NATS_URL", "nats.url"),
+    variable("NATS_STREAM", "nats.stream"),
+    variable("NATS_SUBJECT", "nats.subject"),
+    variable("NATS_STORAGE_TYPE", "nats.storage"),
+    variable("NATS_MAX_AGE", "nats.max_age"),
+    variable("JAEGER_URL", "traces.endpoint"),
+];
 
 /// `config/proxy.toml`: every key with its default.
 pub const DEFAULTS: &str = include_str!("../../config/proxy.toml");

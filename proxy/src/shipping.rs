@@ -21,18 +21,21 @@ use tokio::time::Instant;
 
 pub mod body;
 pub mod jetstream;
+pub mod otlp;
 pub mod record;
 pub mod redact;
 pub mod span;
+pub mod spans;
 
 use crate::generation::Generation;
 use crate::queue::exchange::Exchange;
 use crate::queue::ledger::{DropReason, Stage};
 use crate::queue::{Queue, Taken, Taker};
 use jetstream::Publisher;
+use otlp::Otlp;
 use record::Identity;
 use redact::Redactor;
-use span::{Otlp, SpanCounts, Spans};
+use spans::{SpanCounts, Spans};
 
 /// How often the queue's buffers are swapped out under load.
 const TICK: Duration = Duration::from_millis(5);
@@ -54,8 +57,7 @@ impl Shipping {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When credentials or certificates of NATS can't be read, when the collector's endpoint can't be one, or
-    /// the thread can't be started.
+    /// When credentials or certificates of NATS or the collector can't be read, or the thread can't be started.
     pub fn start(
         generation: Arc<Generation>,
         identity: Identity,
@@ -72,9 +74,9 @@ impl Shipping {
             let exporter = settings
                 .traces
                 .enabled
-                .then(|| span::otlp(&settings.traces, &identity))
-                .transpose();
-            anyhow::Ok((connection, exporter.context("traces.endpoint can't be used")?))
+                .then(|| Otlp::new(&settings.traces, &identity))
+                .transpose()?;
+            anyhow::Ok((connection, exporter))
         })?;
         let (finish, finishing) = watch::channel(None);
         let thread = std::thread::Builder::new()
@@ -139,7 +141,7 @@ impl Shipper {
                 &identity.service,
                 Arc::clone(&queue),
             ),
-            spans: exporter.map(|exporter| Spans::new(exporter, settings.traces.queue_max, counts)),
+            spans: exporter.map(|exporter| Spans::new(exporter, &settings.traces, counts)),
             last_taken: Instant::now(),
             generation: Arc::clone(generation),
             identity,

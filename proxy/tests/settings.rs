@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use sidelog_chassis::nats::StorageType;
 use sidelog_chassis::settings::{ByteSize, Environment, load};
-use sidelog_proxy::settings::{DEFAULTS, Direction, PROGRAM, Settings, SpoolMode, TraceMode, UpstreamProtocol};
+use sidelog_proxy::settings::{
+    DEFAULTS, Direction, OtlpProtocol, PROGRAM, Settings, SpoolMode, TraceMode, UpstreamProtocol,
+};
 
 fn env(variables: &[(&str, &str)]) -> Environment {
     variables
@@ -50,7 +52,12 @@ fn what_the_documented_file_comments_out_can_be_written() {
         .filter(|line| !clashing.iter().any(|key| line.starts_with(key)))
         .map(|line| line.strip_prefix("# ").filter(|rest| is_toml(rest)).unwrap_or(line))
         .collect();
-    let settings = from_toml(&uncommented.join("\n")).expect("every commented key is a key");
+    // Certificates are of use where there is TLS.
+    let settings = from_env(&[
+        ("SIDELOG_CONFIG_TOML", &uncommented.join("\n")),
+        ("SIDELOG_TRACES__ENDPOINT", "https://localhost"),
+    ])
+    .expect("every commented key is a key");
     assert_eq!(settings.service.version.as_deref(), Some("1.4.2"));
     assert_eq!(settings.service.instance_id.as_deref(), Some("api-7d9f-1"));
     assert_eq!(settings.routes.len(), 1);
@@ -68,6 +75,9 @@ fn what_the_documented_file_comments_out_can_be_written() {
     assert_eq!(settings.spool.folder(), Path::new("/var/lib/sidelog"));
     assert_eq!(settings.nats.user.as_deref(), Some("sidelog"));
     assert!(settings.nats.tls.ca_file.is_some() && settings.nats.tls.cert_file.is_some());
+    assert!(settings.traces.tls.ca_file.is_some() && settings.traces.headers_file.is_some());
+    assert_eq!(settings.traces.protocol, Some(OtlpProtocol::Grpc));
+    assert_eq!(settings.traces.resource["cloud.region"], "eu-central-1");
     for key in clashing {
         let line = DEFAULTS.lines().find(|line| line.starts_with(key)).expect(key);
         from_toml(&format!("[nats]\n{}", line.trim_start_matches("# "))).expect(key);
@@ -111,7 +121,7 @@ fn the_variables_of_earlier_deployments_are_read() {
     );
     assert_eq!(settings.nats.storage, StorageType::Memory);
     assert_eq!(settings.nats.max_age, Duration::from_secs(60 * 3600));
-    assert_eq!(settings.traces.endpoint.to_string(), "http://jaeger:4317");
+    assert_eq!(settings.traces.endpoint.to_string(), "jaeger:4317");
 }
 
 #[test]
@@ -125,12 +135,12 @@ fn otel_variables_win_over_the_named_ones_and_sections_win_over_both() {
     ];
     let settings = from_env(&otel).expect("good variables");
     assert_eq!(settings.service.name, "two");
-    assert_eq!(settings.traces.endpoint.to_string(), "http://c:3");
+    assert_eq!(settings.traces.endpoint.to_string(), "http://c:3/");
     let mut all = otel.to_vec();
     all.extend([("SIDELOG_SERVICE__NAME", "three"), ("SIDELOG_TRACES__ENDPOINT", "d:4")]);
     let settings = from_env(&all).expect("good variables");
     assert_eq!(settings.service.name, "three");
-    assert_eq!(settings.traces.endpoint.to_string(), "http://d:4");
+    assert_eq!(settings.traces.endpoint.to_string(), "d:4");
 }
 
 #[test]
@@ -320,9 +330,18 @@ const WRONG: &[(&str, &str)] = &[
     ("[traces]\nsample = 1.5", ":2: traces.sample: 1.5 is not a share"),
     ("[traces]\nsample = nan", ":2: traces.sample: NaN is not a share"),
     (
-        "[traces]\nendpoint = \"https://a\"",
-        ":2: traces.endpoint: TLS to the collector is not supported yet",
+        "[traces]\nendpoint = \"grpc://a\"",
+        ":2: traces.endpoint: \"grpc://a\" is not a collector's address",
     ),
+    (
+        "[traces]\nprotocol = \"http/json\"",
+        ":2: traces.protocol: expected \"grpc\" or \"http/protobuf\", not \"http/json\"",
+    ),
+    (
+        "[traces]\nheaders = \"api-key\"",
+        ":2: traces.headers: header field 1 has no =; write \"name=value\"",
+    ),
+    ("[traces]\nbatch_max = 0", ":2: traces.batch_max: 0 is too few"),
     (
         "[runtime]\nthreads = 0",
         ":2: runtime.threads: 0 is out of range; write 1 to 256",
@@ -421,6 +440,31 @@ const MISFITS: &[(&str, &str, &str)] = &[
         "[nats]\ncreds_file = \"a\"\ntoken_file = \"b\"",
         ":2: nats.creds_file: nats.creds_file and nats.token_file each say who we are",
         "(nats.token_file: SIDELOG_CONFIG_TOML:3)",
+    ),
+    (
+        "[traces]\nendpoint = \"http://a:1/v1/traces\"",
+        ":2: traces.endpoint: \"/v1/traces\" is a path, and gRPC has none; leave it out, or write traces.protocol",
+        "(traces.protocol: by default)",
+    ),
+    (
+        "[traces]\nbatch_max = 9000",
+        ":2: traces.batch_max: 9000 is more than traces.queue_max, 8192",
+        "(traces.queue_max: by default)",
+    ),
+    (
+        "[traces]\nheaders = \"a=1\"\nheaders_file = \"a\"",
+        ":3: traces.headers_file: traces.headers says them too",
+        "(traces.headers: SIDELOG_CONFIG_TOML:2)",
+    ),
+    (
+        "[traces.tls]\nca_file = \"a\"",
+        ":2: traces.tls.ca_file: is of no use: http://localhost:4317 is not TLS; write https://",
+        "(traces.endpoint: by default)",
+    ),
+    (
+        "[traces]\nendpoint = \"https://a\"\n[traces.tls]\ncert_file = \"a\"",
+        ":4: traces.tls.cert_file: needs traces.tls.key_file beside it",
+        "",
     ),
 ];
 

@@ -19,6 +19,7 @@ impl Validate for Settings {
         self.check_addresses(&mut misfits);
         self.check_loops(&mut misfits);
         self.check_routes(&mut misfits);
+        misfits.extend(self.traces.misfits());
         misfits
     }
 }

@@ -1,4 +1,4 @@
-//! What becomes of an exchange: `[queue]`, `[frame]`, `[publish]`, `[spool]`, `[traces]`.
+//! What becomes of an exchange: `[queue]`, `[frame]`, `[publish]`, `[spool]`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use sidelog_chassis::settings::{ByteSize, duration};
 
-use super::collector::Collector;
 use super::number;
 
 /// `[queue]`: the only door between traffic and shipping.
@@ -112,35 +111,4 @@ pub enum SpoolMode {
     Outage,
     /// Each, before it is published.
     Always,
-}
-
-/// `[traces]`: spans, by OTLP over gRPC.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Traces {
-    /// Whether spans are made. Trace headers and the ids in records don't depend on it.
-    pub enabled: bool,
-    /// The collector.
-    pub endpoint: Collector,
-    /// The share of traces begun here that is sampled, 0 to 1; a trace that came sampled stays so.
-    #[serde(deserialize_with = "number::share")]
-    pub sample: f64,
-    /// Spans that wait; more are dropped and counted.
-    #[serde(deserialize_with = "number::positive")]
-    pub queue_max: usize,
-    /// The time that the collector has for a request.
-    #[serde(with = "duration::positive")]
-    pub timeout: Duration,
-}
-
-impl Default for Traces {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            endpoint: Collector::default(),
-            sample: 1.0,
-            queue_max: 8192,
-            timeout: Duration::from_secs(10),
-        }
-    }
 }

@@ -25,10 +25,10 @@ use super::capture::{Capture, Recorder, RequestHead};
 use super::outcome;
 use super::resolve::Resolver;
 use super::route::Router;
-use super::trace::{self, Traceparent};
+use super::trace::{self, Sampling, Traceparent};
 use super::tracestate;
 use crate::queue::exchange::Version;
-use crate::settings::{Listener, UpstreamProtocol};
+use crate::settings::{Listener, TraceMode, UpstreamProtocol};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -80,8 +80,17 @@ impl Proxy {
         let path = request.uri.path();
         let route = self.router.find(request.method.as_str(), authority, path.as_bytes());
         let came = Traceparent::only(request.headers.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes));
-        let share = self.recorder.generation.settings.traces.sample;
-        let decision = trace::decide(self.listener.trace, came, share, &mut || rand::rng().next_u64());
+        let traces = &self.recorder.generation.settings.traces;
+        let mode = if traces.propagate {
+            self.listener.trace
+        } else {
+            TraceMode::Ignore
+        };
+        let sampling = Sampling {
+            parent_based: traces.parent_based,
+            share: traces.sample,
+        };
+        let decision = trace::decide(mode, came, sampling, &mut || rand::rng().next_u64());
         let state = came.filter(|_| decision.send).and_then(|_| {
             let values = request.headers.get_all(&TRACESTATE).iter();
             tracestate::join(values.map(HeaderValue::as_bytes))

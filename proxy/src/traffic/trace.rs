@@ -70,6 +70,15 @@ impl Traceparent {
     }
 }
 
+/// Which traces are sampled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Whether a trace that came is sampled as it was.
+    pub parent_based: bool,
+    /// The share of the others that is sampled, 0 to 1.
+    pub share: f64,
+}
+
 /// What is decided for one exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
@@ -81,8 +90,14 @@ pub struct Decision {
     pub keep_state: bool,
 }
 
-/// Decides by the listener's mode, what came, and the share of new traces to sample (0 to 1).
-pub fn decide(mode: TraceMode, came: Option<Traceparent>, share: f64, ids: &mut impl FnMut() -> u64) -> Decision {
+/// Decides by the listener's mode, what came, and which traces are sampled.
+pub fn decide(
+    mode: TraceMode,
+    came: Option<Traceparent>,
+    sampling: Sampling,
+    ids: &mut impl FnMut() -> u64,
+) -> Decision {
+    let share = sampling.share;
     match (mode, came) {
         (TraceMode::Ignore, came) => Decision {
             context: as_seen(came),
@@ -90,12 +105,17 @@ pub fn decide(mode: TraceMode, came: Option<Traceparent>, share: f64, ids: &mut 
             keep_state: true,
         },
         (TraceMode::Continue, Some(came)) => {
+            let span = if sampling.parent_based {
+                came.flags & SAMPLED != 0
+            } else {
+                sampled(came.trace_id, share)
+            };
             let context = TraceContext {
                 trace_id: came.trace_id,
                 span_id: span_id(ids),
                 parent_id: Some(came.parent_id),
-                flags: came.flags,
-                span: came.flags & SAMPLED != 0,
+                flags: (came.flags & !SAMPLED) | u8::from(span),
+                span,
                 link: None,
             };
             Decision {
@@ -199,6 +219,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const ALL: Sampling = Sampling {
+        parent_based: true,
+        share: 1.0,
+    };
+    const NONE: Sampling = Sampling { share: 0.0, ..ALL };
     const GOOD: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn parse(value: &str) -> Option<Traceparent> {
@@ -275,7 +300,7 @@ mod tests {
     #[test]
     fn continue_keeps_the_trace_and_names_the_caller_as_parent() {
         let came = parse(GOOD).unwrap();
-        let decision = decide(TraceMode::Continue, Some(came), 0.0, &mut counter());
+        let decision = decide(TraceMode::Continue, Some(came), NONE, &mut counter());
         assert_eq!(decision.context.trace_id, came.trace_id);
         assert_eq!(decision.context.parent_id, Some(came.parent_id));
         assert_ne!(decision.context.span_id, came.parent_id);
@@ -284,7 +309,7 @@ mod tests {
 
     #[test]
     fn without_a_trace_one_starts_and_no_state_goes_on() {
-        let decision = decide(TraceMode::Continue, None, 1.0, &mut counter());
+        let decision = decide(TraceMode::Continue, None, ALL, &mut counter());
         assert_eq!(decision.context.parent_id, None);
         assert_eq!(decision.context.flags, SAMPLED | RANDOM);
         assert!(decision.context.span && decision.send && !decision.keep_state);
@@ -293,7 +318,7 @@ mod tests {
     #[test]
     fn restart_starts_a_trace_and_links_the_old_one() {
         let came = parse(GOOD).unwrap();
-        let decision = decide(TraceMode::Restart, Some(came), 1.0, &mut counter());
+        let decision = decide(TraceMode::Restart, Some(came), ALL, &mut counter());
         assert_ne!(decision.context.trace_id, came.trace_id);
         assert_eq!(decision.context.link, Some((came.trace_id, came.parent_id)));
         assert!(!decision.keep_state);
@@ -302,9 +327,29 @@ mod tests {
     #[test]
     fn ignore_carries_the_ids_it_saw_and_sends_nothing() {
         let came = parse(GOOD).unwrap();
-        let decision = decide(TraceMode::Ignore, Some(came), 1.0, &mut counter());
+        let decision = decide(TraceMode::Ignore, Some(came), ALL, &mut counter());
         assert_eq!(decision.context.trace_id, came.trace_id);
         assert!(!decision.context.span && !decision.send && decision.keep_state);
+    }
+
+    #[test]
+    fn without_its_parent_a_trace_is_sampled_by_its_id_and_the_flag_says_so() {
+        let alone = |share| Sampling {
+            parent_based: false,
+            share,
+        };
+        for (came, sampling, expected) in [
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03", alone(0.0), 2),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", alone(1.0), 1),
+            ("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00", ALL, 0),
+        ] {
+            let context = decide(TraceMode::Continue, parse(came), sampling, &mut counter()).context;
+            assert_eq!(
+                (context.flags, context.span),
+                (expected, expected & SAMPLED != 0),
+                "{came}"
+            );
+        }
     }
 
     #[test]
@@ -319,6 +364,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_larger_share_takes_every_trace_of_a_smaller_one(id in any::<[u8; 16]>(), one in 0.0..=1.0_f64, other in 0.0..=1.0_f64) {
+            let (small, large) = if one < other { (one, other) } else { (other, one) };
+            prop_assert!(!sampled(id, small) || sampled(id, large));
+        }
+
         #[test]
         fn arbitrary_values_never_panic(value in proptest::collection::vec(any::<u8>(), 0..80)) {
             Traceparent::parse(&value);

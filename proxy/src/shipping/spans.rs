@@ -1,0 +1,423 @@
+//! Spans on their way to a collector: bounded, in batches, one at a time.
+//!
+//! Invariants:
+//! - What waits is bounded by `traces.queue_max` and by [`BYTES_MAX`]; a span over it is dropped and counted
+//!   (`what_has_no_room_is_dropped_and_counted`).
+//! - One export is under way at a time, and nothing waits for it (`an_export_that_hangs_holds_nothing_up`).
+//! - A span is sent or dropped, and counted once: sent + dropped = taken (`every_span_is_counted_once`).
+//! - A collector that fails, and one that is well again, is told once (`a_change_is_told_once`).
+//!
+//! Metrics: `sidelog_spans_sent_total`, `sidelog_spans_dropped_total{reason}`, `sidelog_spans_waiting`.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::trace::v1::Span;
+use prost::Message;
+use tokio::time::Instant;
+
+use crate::settings::Traces;
+
+/// Bytes of spans that wait, as OTLP encodes them.
+pub const BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of spans in one request: gRPC servers take messages of 4 MiB.
+const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+
+/// Why a span was dropped. Closed set; the metric's `reason` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpanDrop {
+    /// Too many spans were waiting.
+    QueueFull,
+    /// There was no connection to the collector.
+    Unreachable,
+    /// The collector did not answer in time.
+    Timeout,
+    /// The collector asked to be spared until the time for the batch was over.
+    Busy,
+    /// The collector refused the request.
+    Refused,
+    /// The collector took the request, but not this span (partial success).
+    Rejected,
+    /// No collector took it within a second of the shutdown.
+    Shutdown,
+}
+
+impl SpanDrop {
+    /// All reasons, in the order of their metrics.
+    pub const ALL: [Self; 7] = [
+        Self::QueueFull,
+        Self::Unreachable,
+        Self::Timeout,
+        Self::Busy,
+        Self::Refused,
+        Self::Rejected,
+        Self::Shutdown,
+    ];
+
+    /// The value of the `reason` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue_full",
+            Self::Unreachable => "unreachable",
+            Self::Timeout => "timeout",
+            Self::Busy => "busy",
+            Self::Refused => "refused",
+            Self::Rejected => "rejected",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// Counts of spans.
+#[derive(Debug, Default)]
+pub struct SpanCounts {
+    sent: AtomicU64,
+    waiting: AtomicU64,
+    dropped: [AtomicU64; SpanDrop::ALL.len()],
+}
+
+impl SpanCounts {
+    /// Spans that a collector took.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Spans that wait or are under way.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
+    /// Spans dropped for `reason`.
+    pub fn dropped(&self, reason: SpanDrop) -> u64 {
+        self.dropped
+            .get(reason as usize)
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    fn drop_spans(&self, reason: SpanDrop, n: usize) {
+        if let Some(count) = self.dropped.get(reason as usize) {
+            count.fetch_add(n as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// What a collector made of a request that it took.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Spans that it took none the less not.
+    pub rejected: usize,
+    /// What it has to say.
+    pub message: String,
+}
+
+/// Why an export failed for good, and all its spans with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The reason that is counted.
+    pub reason: SpanDrop,
+    /// What happened, for the log.
+    pub message: String,
+}
+
+/// Somebody who takes spans.
+pub trait Collector: Send + Sync + 'static {
+    /// Sends a batch, and again as far as that makes sense.
+    fn export(&self, batch: Vec<Span>) -> impl Future<Output = Result<Taken, Failure>> + Send;
+}
+
+type Export = Pin<Box<dyn Future<Output = Result<Taken, Failure>> + Send>>;
+
+/// Spans on their way to a collector.
+pub struct Spans<C> {
+    collector: Arc<C>,
+    limits: Limits,
+    waiting: VecDeque<(Span, usize)>,
+    waiting_bytes: usize,
+    since: Option<Instant>,
+    under_way: Option<(usize, Export)>,
+    state: State,
+    counts: Arc<SpanCounts>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    queue_max: usize,
+    batch_max: usize,
+    linger: Duration,
+}
+
+/// How it went last time; a change of it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Well,
+    /// Taken, with something to say.
+    Warned,
+    Failing(SpanDrop),
+}
+
+impl<C: Collector> Spans<C> {
+    /// Spans to be sent to `collector`, within the limits of the settings.
+    pub fn new(collector: C, traces: &Traces, counts: Arc<SpanCounts>) -> Self {
+        Self {
+            collector: Arc::new(collector),
+            limits: Limits {
+                queue_max: traces.queue_max,
+                batch_max: traces.batch_max,
+                linger: traces.linger,
+            },
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            since: None,
+            under_way: None,
+            state: State::Well,
+            counts,
+        }
+    }
+
+    /// Takes a span, or counts that there was no room.
+    pub fn push(&mut self, span: Span) {
+        let bytes = span.encoded_len();
+        if self.waiting.len() >= self.limits.queue_max || self.waiting_bytes + bytes > BYTES_MAX {
+            return self.counts.drop_spans(SpanDrop::QueueFull, 1);
+        }
+        self.waiting.push_back((span, bytes));
+        self.waiting_bytes += bytes;
+        self.counts.waiting.fetch_add(1, Ordering::Relaxed);
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Begins an export if none is under way and a batch is full, has waited long enough, or `now` is asked for.
+    pub fn begin(&mut self, now: bool) {
+        let full = self.waiting.len() >= self.limits.batch_max || self.waiting_bytes >= BATCH_BYTES_MAX;
+        let due = now || full || self.since.is_some_and(|since| since.elapsed() >= self.limits.linger);
+        if !due || self.waiting.is_empty() || self.under_way.is_some() {
+            return;
+        }
+        let batch = self.batch();
+        self.since = (!self.waiting.is_empty()).then(Instant::now);
+        let collector = Arc::clone(&self.collector);
+        self.under_way = Some((batch.len(), Box::pin(async move { collector.export(batch).await })));
+    }
+
+    /// At least one span, then as many as fit.
+    fn batch(&mut self) -> Vec<Span> {
+        let mut batch = Vec::with_capacity(self.waiting.len().min(self.limits.batch_max));
+        let mut total = 0;
+        while let Some((_, bytes)) = self.waiting.front() {
+            let fits = batch.len() < self.limits.batch_max && total + bytes <= BATCH_BYTES_MAX;
+            if !fits && !batch.is_empty() {
+                break;
+            }
+            if let Some((span, bytes)) = self.waiting.pop_front() {
+                self.waiting_bytes -= bytes;
+                total += bytes;
+                batch.push(span);
+            }
+        }
+        batch
+    }
+
+    /// Whether nothing waits and nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.under_way.is_none()
+    }
+
+    /// Waits for the export that is under way; for ever if there is none. May be dropped and called again.
+    pub async fn next(&mut self) {
+        let Some((n, export)) = &mut self.under_way else {
+            return std::future::pending().await;
+        };
+        let n = *n;
+        let result = export.as_mut().await;
+        self.under_way = None;
+        self.count(n, result);
+    }
+
+    fn count(&mut self, n: usize, result: Result<Taken, Failure>) {
+        self.counts.waiting.fetch_sub(n as u64, Ordering::Relaxed);
+        match result {
+            Ok(Taken { rejected, message }) => {
+                let rejected = rejected.min(n);
+                self.counts.sent.fetch_add((n - rejected) as u64, Ordering::Relaxed);
+                self.counts.drop_spans(SpanDrop::Rejected, rejected);
+                let state = match (rejected, message.is_empty()) {
+                    (0, true) => State::Well,
+                    (0, false) => State::Warned,
+                    _ => State::Failing(SpanDrop::Rejected),
+                };
+                self.change(state, &message);
+            }
+            Err(Failure { reason, message }) => {
+                self.counts.drop_spans(reason, n);
+                self.change(State::Failing(reason), &message);
+            }
+        }
+    }
+
+    fn change(&mut self, state: State, message: &str) {
+        if std::mem::replace(&mut self.state, state) == state {
+            return;
+        }
+        match state {
+            State::Well => tracing::info!("the trace collector takes spans again"),
+            State::Warned => tracing::warn!(
+                told = message,
+                "the trace collector takes spans, and has something to say"
+            ),
+            State::Failing(reason) => tracing::error!(
+                reason = reason.as_str(),
+                told = message,
+                "spans are dropped: the trace collector does not take them; check traces.endpoint"
+            ),
+        }
+    }
+
+    /// Sends what is left until `deadline`, then drops and counts the rest.
+    pub async fn finish(&mut self, deadline: Instant) {
+        let sending = async {
+            while !self.is_idle() {
+                self.begin(true);
+                self.next().await;
+            }
+        };
+        if tokio::time::timeout_at(deadline, sending).await.is_err() {
+            let left = self.waiting.len() + self.under_way.take().map_or(0, |(n, _)| n);
+            self.waiting.clear();
+            self.waiting_bytes = 0;
+            self.counts.waiting.fetch_sub(left as u64, Ordering::Relaxed);
+            self.counts.drop_spans(SpanDrop::Shutdown, left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    enum Double {
+        Hangs,
+        Answers(Result<Taken, Failure>),
+    }
+
+    impl Collector for Double {
+        async fn export(&self, _batch: Vec<Span>) -> Result<Taken, Failure> {
+            match self {
+                Self::Hangs => std::future::pending().await,
+                Self::Answers(answer) => answer.clone(),
+            }
+        }
+    }
+
+    fn failure(reason: SpanDrop) -> Result<Taken, Failure> {
+        let message = "told".to_owned();
+        Err(Failure { reason, message })
+    }
+
+    fn spans(collector: Double, queue_max: usize) -> Spans<Double> {
+        let traces = Traces {
+            queue_max,
+            ..Traces::default()
+        };
+        Spans::new(collector, &traces, Arc::default())
+    }
+
+    fn later() -> Instant {
+        Instant::now() + Duration::from_secs(5)
+    }
+
+    #[tokio::test]
+    async fn an_export_that_hangs_holds_nothing_up() {
+        let mut spans = spans(Double::Hangs, 3);
+        spans.push(Span::default());
+        spans.begin(true);
+        (0..5).for_each(|_| spans.push(Span::default()));
+        assert_eq!(spans.counts.dropped(SpanDrop::QueueFull), 2);
+        assert_eq!(spans.counts.waiting(), 4);
+        spans.finish(Instant::now()).await;
+        assert_eq!(spans.counts.dropped(SpanDrop::Shutdown), 4);
+        assert!(spans.is_idle() && spans.counts.waiting() == 0);
+    }
+
+    #[tokio::test]
+    async fn what_has_no_room_is_dropped_and_counted() {
+        let mut spans = spans(Double::Answers(Ok(Taken::default())), 1_000);
+        let large = Span {
+            name: "n".repeat(BYTES_MAX / 4),
+            ..Span::default()
+        };
+        (0..5).for_each(|_| spans.push(large.clone()));
+        assert_eq!(
+            spans.counts.dropped(SpanDrop::QueueFull),
+            2,
+            "each has a few bytes more than a quarter"
+        );
+        spans.begin(true);
+        assert_eq!(
+            spans.waiting.len(),
+            2,
+            "a span that is larger than a request may be goes alone"
+        );
+        spans.finish(later()).await;
+        assert_eq!((spans.counts.sent(), spans.waiting_bytes), (3, 0));
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_begun_when_it_is_full_or_has_waited() {
+        let mut spans = spans(Double::Answers(Ok(Taken::default())), 2_000);
+        (0..511).for_each(|_| spans.push(Span::default()));
+        spans.begin(false);
+        assert!(spans.under_way.is_none());
+        spans.push(Span::default());
+        spans.begin(false);
+        assert_eq!(spans.under_way.as_ref().map(|(n, _)| *n), Some(512));
+        spans.next().await;
+        spans.limits.linger = Duration::ZERO;
+        spans.push(Span::default());
+        spans.begin(false);
+        assert!(spans.under_way.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_change_is_told_once() {
+        let mut spans = spans(Double::Hangs, 10);
+        spans.count(0, failure(SpanDrop::Busy));
+        assert_eq!(spans.state, State::Failing(SpanDrop::Busy));
+        spans.count(0, failure(SpanDrop::Refused));
+        assert_eq!(spans.state, State::Failing(SpanDrop::Refused));
+        let message = "deprecated".to_owned();
+        spans.count(0, Ok(Taken { rejected: 0, message }));
+        assert_eq!(spans.state, State::Warned);
+        spans.count(0, Ok(Taken::default()));
+        assert_eq!(spans.state, State::Well);
+    }
+
+    fn answer() -> impl Strategy<Value = Result<Taken, Failure>> {
+        let rejected = (0..2_000_usize).prop_map(|rejected| {
+            Ok(Taken {
+                rejected,
+                message: String::new(),
+            })
+        });
+        let failed = proptest::sample::select(SpanDrop::ALL.to_vec()).prop_map(failure);
+        prop_oneof![rejected, failed]
+    }
+
+    proptest! {
+        #[test]
+        fn every_span_is_counted_once(pushed in 0..1_500_usize, queue_max in 1..1_500_usize, answer in answer()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+            runtime.block_on(async {
+                let mut spans = spans(Double::Answers(answer), queue_max);
+                (0..pushed).for_each(|_| spans.push(Span::default()));
+                spans.finish(later()).await;
+                let dropped: u64 = SpanDrop::ALL.iter().map(|reason| spans.counts.dropped(*reason)).sum();
+                prop_assert_eq!(spans.counts.sent() + dropped, pushed as u64);
+                Ok(())
+            })?;
+        }
+    }
+}
