@@ -46,7 +46,7 @@ impl Collector for Counts {
             (
                 "records_recovered",
                 "Records taken over from an earlier process's spool",
-                0,
+                balance.recovered,
             ),
             (
                 "records_shipped",
@@ -70,7 +70,7 @@ impl Collector for Counts {
                 "Records in frames that JetStream has not acknowledged",
                 balance.publishing,
             ),
-            ("records_spooled", "Records on disk", 0),
+            ("records_spooled", "Records on disk only", balance.spooled),
             (
                 "queue_bytes",
                 "Bytes that the queue holds",

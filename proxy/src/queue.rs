@@ -11,6 +11,7 @@
 //!   it is asked for until it is freed (`memory_stays_under_the_limit`).
 //! - Nothing wakes the shipping thread per exchange; only the first one after it has parked does
 //!   (`the_first_offer_wakes_a_parked_taker`).
+//! - A buffer that is lost on the way, as by a panic, gives its capacity back (`a_buffer_that_is_lost_gives_its_memory_back`).
 //! - Every record offered is queued or counted as dropped.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -46,7 +47,7 @@ pub struct Queue {
     used: AtomicUsize,
     parked: AtomicBool,
     wake: Notify,
-    ledger: Ledger,
+    ledger: Arc<Ledger>,
 }
 
 /// A pair of buffers, on a cache line of its own.
@@ -71,7 +72,7 @@ impl Queue {
             used: AtomicUsize::new(0),
             parked: AtomicBool::new(false),
             wake: Notify::new(),
-            ledger: Ledger::default(),
+            ledger: Arc::default(),
         })
     }
 
@@ -100,7 +101,7 @@ impl Queue {
     }
 
     /// The counts of all records.
-    pub fn ledger(&self) -> &Ledger {
+    pub fn ledger(&self) -> &Arc<Ledger> {
         &self.ledger
     }
 
@@ -157,10 +158,19 @@ pub struct Taker {
     next: usize,
 }
 
-/// A full buffer, taken out of the queue. It counts against the limit until it is given back.
+/// A full buffer, taken out of the queue. It counts against the limit until it is given back or dropped.
 #[derive(Debug)]
 pub struct Taken {
     buffer: Buffer,
+    queue: Arc<Queue>,
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        self.queue
+            .used
+            .fetch_sub(self.buffer.bytes.capacity(), Ordering::Relaxed);
+    }
 }
 
 impl Taken {
@@ -201,24 +211,25 @@ impl Taker {
             let full = std::mem::replace(&mut *held, std::mem::take(&mut self.spare));
             drop(held);
             self.queue.ledger.take(full.records);
-            return Some(Taken { buffer: full });
+            return Some(Taken {
+                buffer: full,
+                queue: Arc::clone(&self.queue),
+            });
         }
         None
     }
 
     /// Gives a buffer back that has been read. What a burst made large and ordinary load does not fill is freed,
     /// and so is any while buffers hold half of the limit: empty ones must never leave no room for a full one.
-    pub fn put_back(&mut self, taken: Taken) {
-        let mut buffer = taken.buffer;
-        let capacity = buffer.bytes.capacity();
-        let oversized = capacity > LARGE || (capacity > SMALL && buffer.bytes.len() < capacity / 8);
+    pub fn put_back(&mut self, mut taken: Taken) {
+        let bytes = &taken.buffer.bytes;
+        let oversized = bytes.capacity() > LARGE || (bytes.capacity() > SMALL && bytes.len() < bytes.capacity() / 8);
         let crowded = self.queue.used_bytes() > self.queue.limits.max_bytes / 2;
-        buffer.bytes.clear();
-        buffer.records = 0;
-        if oversized || crowded || self.spare.bytes.capacity() > 0 {
-            self.queue.used.fetch_sub(capacity, Ordering::Relaxed);
-        } else {
-            self.spare = buffer;
+        if !oversized && !crowded && self.spare.bytes.capacity() == 0 {
+            // What is left for `Taken` to drop has no capacity to give back.
+            self.spare = std::mem::take(&mut taken.buffer);
+            self.spare.bytes.clear();
+            self.spare.records = 0;
         }
     }
 
@@ -399,6 +410,17 @@ mod tests {
                 queue.used_bytes()
             );
         }
+    }
+
+    #[test]
+    fn a_buffer_that_is_lost_gives_its_memory_back() {
+        let queue = Queue::new(ROOMY, 1);
+        let mut taker = Taker::new(Arc::clone(&queue));
+        queue.offer(&exchange(&vec![b'x'; 1 << 20]));
+        let taken = taker.take().unwrap();
+        assert!(queue.used_bytes() > 1 << 20);
+        drop(taken);
+        assert_eq!(queue.used_bytes(), 0);
     }
 
     #[test]

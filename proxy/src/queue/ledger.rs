@@ -1,12 +1,14 @@
 //! Counts records from the moment they are offered to the moment they are shipped or dropped.
 //!
 //! Invariant: offered + recovered = shipped + dropped + queued + building + publishing + spooled, in every
-//! [`Balance`]. The stages are differences of counters that only grow, read from the last stage to the
-//! first, so that no record is ever seen in two places (`a_balance_taken_at_any_moment_adds_up`).
+//! [`Balance`]. What the request path counts only grows; what the shipping thread counts moves under one lock, so that
+//! no record is ever seen in two places (`a_balance_taken_at_any_moment_adds_up`). The request path takes no lock.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Why a record was dropped. Closed set; the metric's `reason` label.
+use parking_lot::Mutex;
+
+/// Why a record was dropped. Closed set; the metric's `reason` label, and the key in a loss record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DropReason {
     /// The queue was at `queue.max_bytes`.
@@ -15,19 +17,31 @@ pub enum DropReason {
     Contended,
     /// The exchange could not be read back: a fault of sidelog.
     Unreadable,
-    /// The server's `max_payload` is smaller than the record.
+    /// The shipping thread panicked over it: a fault of sidelog.
+    Panic,
+    /// The server's `max_payload`, or the stream's limit for a message, is smaller than the record.
     MaxPayload,
-    /// NATS could not be reached before the shutdown deadline.
+    /// The spool was at `spool.max_bytes`, and this was the oldest in it.
+    SpoolFull,
+    /// It lay in the spool for `spool.max_age`.
+    SpoolExpired,
+    /// Its file in the spool was damaged, or gone.
+    SpoolDamaged,
+    /// NATS could not be reached before the shutdown deadline, and the spool couldn't take it.
     Shutdown,
 }
 
 impl DropReason {
     /// All reasons, in the order of their metrics.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::Contended,
         Self::Unreadable,
+        Self::Panic,
         Self::MaxPayload,
+        Self::SpoolFull,
+        Self::SpoolExpired,
+        Self::SpoolDamaged,
         Self::Shutdown,
     ];
 
@@ -37,11 +51,18 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::Contended => "contended",
             Self::Unreadable => "unreadable",
+            Self::Panic => "panic",
             Self::MaxPayload => "max_payload",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolExpired => "spool_expired",
+            Self::SpoolDamaged => "spool_damaged",
             Self::Shutdown => "shutdown",
         }
     }
 }
+
+/// Records dropped, by [`DropReason::ALL`].
+pub type Drops = [u64; DropReason::ALL.len()];
 
 /// Where a record is between offered and shipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,18 +71,55 @@ pub enum Stage {
     Queued,
     /// Taken by the shipping thread, in no closed frame yet.
     Building,
-    /// In a closed frame that JetStream has not acknowledged.
+    /// In a closed frame in memory, which may have a copy on disk, and that JetStream has not acknowledged.
     Publishing,
+    /// In a frame on disk, and nowhere else.
+    Spooled,
 }
 
-/// The counters. Any thread may add; only the owner of a record moves it on.
+/// The counters. Any thread may offer; only the shipping thread moves a record on.
 #[derive(Debug, Default)]
 pub struct Ledger {
     offered: AtomicU64,
-    taken: AtomicU64,
-    framed: AtomicU64,
-    shipped: AtomicU64,
-    dropped: [[AtomicU64; DropReason::ALL.len()]; 3],
+    refused: [AtomicU64; DropReason::ALL.len()],
+    held: Mutex<Held>,
+}
+
+/// What the shipping thread counts.
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    taken: u64,
+    recovered: u64,
+    building: u64,
+    publishing: u64,
+    spooled: u64,
+    shipped: u64,
+    dropped: Drops,
+}
+
+impl Held {
+    /// The count of a stage. What is queued is no count of its own: a drop there is counted by the request path.
+    fn stage(&mut self, stage: Stage) -> Option<&mut u64> {
+        match stage {
+            Stage::Queued => None,
+            Stage::Building => Some(&mut self.building),
+            Stage::Publishing => Some(&mut self.publishing),
+            Stage::Spooled => Some(&mut self.spooled),
+        }
+    }
+
+    fn leave(&mut self, stage: Stage, n: u64) {
+        if let Some(count) = self.stage(stage) {
+            debug_assert!(*count >= n, "{n} of {count} records leave {stage:?}");
+            *count = count.saturating_sub(n);
+        }
+    }
+
+    fn enter(&mut self, stage: Stage, n: u64) {
+        if let Some(count) = self.stage(stage) {
+            *count += n;
+        }
+    }
 }
 
 /// A reading of the ledger that adds up.
@@ -69,22 +127,32 @@ pub struct Ledger {
 pub struct Balance {
     /// Records that the request path made.
     pub offered: u64,
+    /// Records found in the spool of an earlier process.
+    pub recovered: u64,
     /// Records that JetStream acknowledged.
     pub shipped: u64,
     /// Records dropped, by [`DropReason::ALL`].
-    pub dropped: [u64; DropReason::ALL.len()],
+    pub dropped: Drops,
     /// In the queue now.
     pub queued: u64,
     /// In the open frame now.
     pub building: u64,
-    /// In closed frames now.
+    /// In closed frames in memory now.
     pub publishing: u64,
+    /// In frames on disk only, now.
+    pub spooled: u64,
 }
 
 impl Balance {
     /// All records dropped.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.iter().sum()
+    }
+
+    /// Whether every record is in exactly one place.
+    pub fn adds_up(&self) -> bool {
+        let here = self.queued + self.building + self.publishing + self.spooled;
+        self.offered + self.recovered == self.shipped + self.dropped_total() + here
     }
 }
 
@@ -94,53 +162,63 @@ impl Ledger {
         self.offered.fetch_add(1, Ordering::Release);
     }
 
-    /// `n` records left the queue.
+    /// `n` records left the queue for the shipping thread.
     pub fn take(&self, n: u64) {
-        self.taken.fetch_add(n, Ordering::Release);
+        let mut held = self.held.lock();
+        held.taken += n;
+        held.building += n;
     }
 
-    /// `n` records went into a closed frame.
-    pub fn frame(&self, n: u64) {
-        self.framed.fetch_add(n, Ordering::Release);
+    /// `n` records were found on disk.
+    pub fn recover(&self, n: u64) {
+        let mut held = self.held.lock();
+        held.recovered += n;
+        held.spooled += n;
     }
 
-    /// `n` records were acknowledged.
+    /// `n` records went from one stage to another.
+    pub fn advance(&self, from: Stage, to: Stage, n: u64) {
+        let mut held = self.held.lock();
+        held.leave(from, n);
+        held.enter(to, n);
+    }
+
+    /// `n` records in frames in memory were acknowledged.
     pub fn ship(&self, n: u64) {
-        self.shipped.fetch_add(n, Ordering::Release);
+        let mut held = self.held.lock();
+        held.leave(Stage::Publishing, n);
+        held.shipped += n;
     }
 
     /// `n` records that were in `stage` are gone.
     pub fn drop_at(&self, stage: Stage, reason: DropReason, n: u64) {
-        self.dropped[stage as usize][reason as usize].fetch_add(n, Ordering::Release);
+        if stage == Stage::Queued {
+            self.refused[reason as usize].fetch_add(n, Ordering::Release);
+            return;
+        }
+        let mut held = self.held.lock();
+        held.leave(stage, n);
+        held.dropped[reason as usize] += n;
     }
 
-    /// Reads the counters, last stage first.
+    /// Reads the counters: what is behind the queue first, what was offered last.
     pub fn balance(&self) -> Balance {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Acquire);
-        let row = |stage: Stage| self.dropped[stage as usize].each_ref().map(read);
-        let shipped = read(&self.shipped);
-        let publish_drops = row(Stage::Publishing);
-        let framed = read(&self.framed);
-        let build_drops = row(Stage::Building);
-        let taken = read(&self.taken);
-        let queue_drops = row(Stage::Queued);
-        let offered = read(&self.offered);
-
-        let sum = |drops: &[u64]| drops.iter().sum::<u64>();
-        let publishing = framed.saturating_sub(shipped + sum(&publish_drops));
-        let building = taken.saturating_sub(framed + sum(&build_drops));
-        let queued = offered.saturating_sub(taken + sum(&queue_drops));
-        let mut dropped = queue_drops;
-        for (total, (build, publish)) in dropped.iter_mut().zip(build_drops.iter().zip(publish_drops)) {
-            *total += build + publish;
+        let held = *self.held.lock();
+        let refused = self.refused.each_ref().map(|count| count.load(Ordering::Acquire));
+        let offered = self.offered.load(Ordering::Acquire);
+        let mut dropped = refused;
+        for (total, behind) in dropped.iter_mut().zip(held.dropped) {
+            *total += behind;
         }
         Balance {
             offered,
-            shipped,
+            recovered: held.recovered,
+            shipped: held.shipped,
             dropped,
-            queued,
-            building,
-            publishing,
+            queued: offered.saturating_sub(held.taken + refused.iter().sum::<u64>()),
+            building: held.building,
+            publishing: held.publishing,
+            spooled: held.spooled,
         }
     }
 }
@@ -150,10 +228,6 @@ mod tests {
     use super::*;
     use std::sync::Arc;
     use std::sync::atomic::AtomicBool;
-
-    fn adds_up(b: &Balance) -> bool {
-        b.offered == b.shipped + b.dropped_total() + b.queued + b.building + b.publishing
-    }
 
     #[test]
     fn a_balance_taken_at_any_moment_adds_up() {
@@ -169,7 +243,13 @@ mod tests {
                         continue;
                     }
                     ledger.take(1);
-                    ledger.frame(1);
+                    ledger.advance(Stage::Building, Stage::Publishing, 1);
+                    if i % 5 == 0 {
+                        ledger.recover(2);
+                        ledger.drop_at(Stage::Spooled, DropReason::SpoolExpired, 2);
+                        ledger.advance(Stage::Publishing, Stage::Spooled, 1);
+                        ledger.advance(Stage::Spooled, Stage::Publishing, 1);
+                    }
                     if i % 11 == 0 {
                         ledger.drop_at(Stage::Publishing, DropReason::Shutdown, 1);
                     } else {
@@ -182,13 +262,13 @@ mod tests {
         let mut readings = 0;
         while !done.load(Ordering::Acquire) {
             let balance = ledger.balance();
-            assert!(adds_up(&balance), "{balance:?}");
+            assert!(balance.adds_up(), "{balance:?}");
             readings += 1;
         }
         worker.join().unwrap();
         let end = ledger.balance();
         assert!(readings > 0);
-        assert_eq!((end.queued, end.building, end.publishing), (0, 0, 0));
+        assert_eq!((end.queued, end.building, end.publishing, end.spooled), (0, 0, 0, 0));
         assert_eq!(end.offered, 200_000);
     }
 }

@@ -102,7 +102,9 @@ impl Publisher {
 
     /// Takes a closed frame.
     pub fn accept(&mut self, frame: Frame) {
-        self.queue.ledger().frame(frame.count.into());
+        self.queue
+            .ledger()
+            .advance(Stage::Building, Stage::Publishing, frame.count.into());
         let id = format!("{}-{}", self.start.simple(), self.sequence);
         self.sequence += 1;
         self.waiting.push_back(Outgoing { id, frame });
