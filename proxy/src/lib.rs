@@ -43,9 +43,10 @@ pub mod traffic;
 use generation::Generation;
 use queue::{Queue, QueueLimits};
 use settings::Settings;
-use shipping::Shipping;
+use shipping::counts::Counts;
 use shipping::record::Identity;
 use shipping::spans::SpanCounts;
+use shipping::{Setup, Shipping};
 use traffic::accept::Connections;
 use traffic::capture::{Budget, Recorder};
 use traffic::{Bound, Traffic};
@@ -119,14 +120,23 @@ impl Sidecar {
         let generation = Arc::new(Generation::new(1, settings));
         let connections = Arc::new(Connections::default());
         let spans = Arc::new(SpanCounts::default());
-        let registry = metrics::registry(&queue, &connections, &spans);
+        let shipped = Arc::new(Counts::default());
+        let registry = metrics::registry(&queue, &connections, &shipped, &spans);
         let recorder = Arc::new(Recorder {
             queue: Arc::clone(&queue),
             generation: Arc::clone(&generation),
             budget,
         });
 
-        let shipping = Shipping::start(Arc::clone(&generation), identity, Arc::clone(&queue), spans)?;
+        let port = listeners.first().map_or(0, |bound| bound.address().port());
+        let shipping = Shipping::start(Setup {
+            generation: Arc::clone(&generation),
+            identity,
+            port,
+            queue: Arc::clone(&queue),
+            counts: shipped,
+            spans,
+        })?;
         for bound in &listeners {
             tracing::info!(address = %bound.address(), "listening");
         }
@@ -161,6 +171,7 @@ impl Sidecar {
             offered = balance.offered,
             shipped = balance.shipped,
             dropped = balance.dropped_total(),
+            spooled = balance.spooled,
             "ended"
         );
         Ok(())

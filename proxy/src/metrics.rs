@@ -12,16 +12,23 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::queue::Queue;
-use crate::queue::ledger::DropReason;
+use crate::queue::ledger::{Balance, DropReason};
+use crate::shipping::counts::Counts as ShippingCounts;
 use crate::shipping::spans::{SpanCounts, SpanDrop};
 use crate::traffic::accept::{Connections, NoRequest};
 
 /// A registry of everything that the proxy counts.
-pub fn registry(queue: &Arc<Queue>, connections: &Arc<Connections>, spans: &Arc<SpanCounts>) -> Registry {
+pub fn registry(
+    queue: &Arc<Queue>,
+    connections: &Arc<Connections>,
+    shipping: &Arc<ShippingCounts>,
+    spans: &Arc<SpanCounts>,
+) -> Registry {
     let mut registry = Registry::with_prefix("sidelog");
     registry.register_collector(Box::new(Counts {
         queue: Arc::clone(queue),
         connections: Arc::clone(connections),
+        shipping: Arc::clone(shipping),
         spans: Arc::clone(spans),
     }));
     registry
@@ -31,54 +38,67 @@ pub fn registry(queue: &Arc<Queue>, connections: &Arc<Connections>, spans: &Arc<
 struct Counts {
     queue: Arc<Queue>,
     connections: Arc<Connections>,
+    shipping: Arc<ShippingCounts>,
     spans: Arc<SpanCounts>,
 }
 
-impl Collector for Counts {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let balance = self.queue.ledger().balance();
-        let counters = [
+/// A metric's name, its help, and its value.
+type Reading = (&'static str, &'static str, u64);
+
+impl Counts {
+    fn counters(&self, balance: &Balance) -> [Reading; 7] {
+        let (shipping, connections) = (&self.shipping, &self.connections);
+        let recovered = "Records taken over from an earlier process's spool";
+        let panics = "Faults of sidelog that shipping went on after";
+        [
             (
                 "records_offered",
                 "Records that were made of exchanges",
                 balance.offered,
             ),
-            (
-                "records_recovered",
-                "Records taken over from an earlier process's spool",
-                balance.recovered,
-            ),
+            ("records_recovered", recovered, balance.recovered),
             (
                 "records_shipped",
                 "Records that JetStream acknowledged",
                 balance.shipped,
             ),
             (
-                "connections_accepted",
-                "Connections accepted",
-                self.connections.accepted(),
+                "spool_errors",
+                "Times that the spool's disk refused something",
+                shipping.spool_errors(),
             ),
-        ];
-        for (name, help, value) in counters {
-            counter(&mut encoder, name, help, value)?;
-        }
-        let gauges = [
+            ("shipping_panics", panics, shipping.panics()),
+            ("spans_sent", "Spans that the collector took", self.spans.sent()),
+            ("connections_accepted", "Connections accepted", connections.accepted()),
+        ]
+    }
+
+    fn gauges(&self, balance: &Balance) -> [Reading; 7] {
+        let publishing = "Records in frames in memory that JetStream has not acknowledged";
+        let queue_bytes = self.queue.used_bytes() as u64;
+        [
             ("records_queued", "Records in the queue", balance.queued),
             ("records_building", "Records in the open frame", balance.building),
-            (
-                "records_publishing",
-                "Records in frames that JetStream has not acknowledged",
-                balance.publishing,
-            ),
+            ("records_publishing", publishing, balance.publishing),
             ("records_spooled", "Records on disk only", balance.spooled),
+            ("queue_bytes", "Bytes that the queue holds", queue_bytes),
             (
-                "queue_bytes",
-                "Bytes that the queue holds",
-                self.queue.used_bytes() as u64,
+                "spool_bytes",
+                "Bytes that the spool takes on disk",
+                self.shipping.spool_bytes(),
             ),
             ("connections_open", "Connections open now", self.connections.open()),
-        ];
-        for (name, help, value) in gauges {
+        ]
+    }
+}
+
+impl Collector for Counts {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let balance = self.queue.ledger().balance();
+        for (name, help, value) in self.counters(&balance) {
+            counter(&mut encoder, name, help, value)?;
+        }
+        for (name, help, value) in self.gauges(&balance) {
             let gauge = ConstGauge::new(value);
             gauge.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
         }

@@ -1,37 +1,60 @@
 //! What nobody waits for: exchanges become records, frames and spans, and go to NATS and the collector.
 //!
 //! One thread with a runtime of its own. Data flows one way: taken buffer → exchange → record → frame →
-//! publisher, and exchange → span → exporter.
+//! [delivery], and exchange → span → exporter.
+//!
+//! | Module | What it is for |
+//! |---|---|
+//! | [`record`], [`body`], [`redact`] | an exchange becomes a record |
+//! | [`span`] | an exchange becomes a span |
+//! | [`loss`] | what was dropped becomes a record |
+//! | [`outgoing`] | a closed frame, and what it keeps for good |
+//! | [`outbox`] | which frames there are, and what is to be done with each |
+//! | [`spool`] | the disk |
+//! | [`jetstream`] | NATS |
+//! | [`delivery`] | outbox, disk and NATS put together |
 //!
 //! Invariants:
 //! - Nothing here is known to the request path, and the other way round: both know only the queue
 //!   (`tests/layout.rs`).
-//! - When the publisher has no room the queue is left to fill; memory is bounded by its limit and the window.
-//! - A record that was taken is shipped or counted as dropped, also at the end.
+//! - When neither NATS nor the disk has room the queue is left to fill; memory is bounded by its limit and the window.
+//! - A record that was taken is shipped, spooled or counted as dropped, also at the end.
+//! - A panic costs the exchange it was about and the open frame, counted; the thread goes on
+//!   (`a_panic_costs_what_was_in_hand_and_is_counted`).
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures_util::FutureExt;
 use sidelog_chassis::nats::{self, Connection};
 use sidelog_record::frame::{Frame, FrameBuilder};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub mod body;
+pub mod counts;
+pub mod delivery;
 pub mod jetstream;
+pub mod loss;
 pub mod otlp;
+pub mod outbox;
+pub mod outgoing;
 pub mod record;
 pub mod redact;
 pub mod span;
 pub mod spans;
+pub mod spool;
 
 use crate::generation::Generation;
 use crate::queue::exchange::Exchange;
 use crate::queue::ledger::{DropReason, Stage};
 use crate::queue::{Queue, Taken, Taker};
-use jetstream::Publisher;
+use counts::Counts;
+use delivery::Delivery;
+use loss::{LossWatch, wall_clock};
 use otlp::Otlp;
 use record::Identity;
 use redact::Redactor;
@@ -45,6 +68,27 @@ const SLOW: Duration = Duration::from_millis(50);
 const IDLE: Duration = Duration::from_millis(100);
 /// How long spans may hold up the end of the process.
 const SPANS_AT_END: Duration = Duration::from_secs(1);
+/// What of the time to the deadline is kept for the disk: a quarter, and not more than this.
+const SAVING_AT_END: Duration = Duration::from_secs(2);
+/// Wait after a panic, so that one that comes again and again doesn't take all of a core.
+const AFTER_PANIC: Duration = Duration::from_millis(100);
+
+/// What shipping is started with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The configuration.
+    pub generation: Arc<Generation>,
+    /// Whose records they are.
+    pub identity: Identity,
+    /// The first listener's port, which tells this proxy's spool from others'.
+    pub port: u16,
+    /// Where exchanges come from.
+    pub queue: Arc<Queue>,
+    /// What is counted beside records.
+    pub counts: Arc<Counts>,
+    /// What is counted of spans.
+    pub spans: Arc<SpanCounts>,
+}
 
 /// The running thread.
 #[derive(Debug)]
@@ -58,23 +102,19 @@ impl Shipping {
     ///
     /// # Errors
     /// When credentials or certificates of NATS or the collector can't be read, or the thread can't be started.
-    pub fn start(
-        generation: Arc<Generation>,
-        identity: Identity,
-        queue: Arc<Queue>,
-        spans: Arc<SpanCounts>,
-    ) -> anyhow::Result<Self> {
+    pub fn start(setup: Setup) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .context("failed to start the shipping runtime")?;
-        let settings = &generation.settings;
+        let settings = &setup.generation.settings;
         let (connection, exporter) = runtime.block_on(async {
-            let connection = nats::connect(&settings.nats, &format!("sidelog-proxy {}", identity.service)).await?;
+            let connection =
+                nats::connect(&settings.nats, &format!("sidelog-proxy {}", setup.identity.service)).await?;
             let exporter = settings
                 .traces
                 .enabled
-                .then(|| Otlp::new(&settings.traces, &identity))
+                .then(|| Otlp::new(&settings.traces, &setup.identity))
                 .transpose()?;
             anyhow::Ok((connection, exporter))
         })?;
@@ -83,16 +123,16 @@ impl Shipping {
             .name("shipping".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    Shipper::new(&generation, identity, queue, connection, exporter, spans)
-                        .run(finishing)
-                        .await;
+                    Shipper::new(setup, connection, exporter).run(finishing).await;
                 });
+                // A disk that hangs must not hang the end.
+                runtime.shutdown_background();
             })
             .context("failed to start the shipping thread")?;
         Ok(Self { thread, finish })
     }
 
-    /// Ships what is left until `deadline`, counts the rest as dropped, and waits for the thread's end.
+    /// Ships what is left until `deadline`, spools the rest or counts it as dropped, and waits for the thread's end.
     pub fn finish(self, deadline: std::time::Instant) {
         self.finish.send_replace(Some(Instant::from_std(deadline)));
         if self.thread.join().is_err() {
@@ -110,69 +150,82 @@ struct Shipper {
     taker: Taker,
     /// A buffer that is being read, and how far.
     reading: Option<(Taken, usize)>,
+    /// Records in that buffer that are still to be read.
+    unread: u64,
     frame: FrameBuilder,
     /// When the first record of the open frame was put in.
     opened: Option<Instant>,
-    publisher: Publisher,
+    delivery: Delivery,
+    losses: LossWatch,
     spans: Option<Spans<Otlp>>,
+    counts: Arc<Counts>,
     last_taken: Instant,
 }
 
 impl Shipper {
-    fn new(
-        generation: &Arc<Generation>,
-        identity: Identity,
-        queue: Arc<Queue>,
-        connection: Connection,
-        exporter: Option<Otlp>,
-        counts: Arc<SpanCounts>,
-    ) -> Self {
-        let settings = &generation.settings;
+    fn new(setup: Setup, connection: Connection, exporter: Option<Otlp>) -> Self {
+        let settings = &setup.generation.settings;
+        let (queue, counts) = (setup.queue, setup.counts);
         Self {
             redactor: Redactor::new(&settings.redaction),
             taker: Taker::new(Arc::clone(&queue)),
             reading: None,
-            frame: FrameBuilder::new(settings.frame.max_records, settings.frame.max_bytes.as_usize()),
+            unread: 0,
+            frame: builder(&setup.generation),
             opened: None,
-            publisher: Publisher::new(
-                connection,
-                &settings.nats,
-                &settings.publish,
-                &identity.service,
-                Arc::clone(&queue),
-            ),
-            spans: exporter.map(|exporter| Spans::new(exporter, &settings.traces, counts)),
+            delivery: Delivery::new(connection, settings, setup.port, &queue, Arc::clone(&counts)),
+            losses: LossWatch::new(Arc::clone(queue.ledger())),
+            spans: exporter.map(|exporter| Spans::new(exporter, &settings.traces, setup.spans)),
+            counts,
             last_taken: Instant::now(),
-            generation: Arc::clone(generation),
-            identity,
+            generation: setup.generation,
+            identity: setup.identity,
             queue,
         }
     }
 
+    /// Ships until it is told to finish, whatever panics on the way.
     async fn run(mut self, mut finishing: watch::Receiver<Option<Instant>>) {
         let deadline = loop {
+            match AssertUnwindSafe(self.ship_until_told(&mut finishing))
+                .catch_unwind()
+                .await
+            {
+                Ok(deadline) => break deadline,
+                Err(_) => self.recover().await,
+            }
+        };
+        while AssertUnwindSafe(self.end(deadline)).catch_unwind().await.is_err() {
+            self.recover().await;
+            if Instant::now() >= deadline {
+                return;
+            }
+        }
+    }
+
+    async fn ship_until_told(&mut self, finishing: &mut watch::Receiver<Option<Instant>>) -> Instant {
+        loop {
             let deadline = *finishing.borrow_and_update();
             if let Some(deadline) = deadline {
-                break deadline;
+                return deadline;
             }
             self.work(false);
             let may_park = self.is_idle();
-            let pace = if self.publisher.is_held_up() { SLOW } else { TICK };
+            let pace = if self.delivery.is_held_up() { SLOW } else { TICK };
             tokio::select! {
-                () = self.publisher.next() => {}
+                () = self.delivery.next() => {}
                 () = next_export(&mut self.spans) => {}
                 () = tokio::time::sleep(pace), if !may_park => {}
                 () = self.taker.parked(), if may_park => self.last_taken = Instant::now(),
                 _ = finishing.changed() => {}
             }
-        };
-        self.end(deadline).await;
+        }
     }
 
     /// Moves everything one step on, as far as there is room.
-    fn work(&mut self, at_once: bool) {
+    fn work(&mut self, is_ending: bool) {
         self.read();
-        let linger = if at_once {
+        let linger = if is_ending {
             Duration::ZERO
         } else {
             self.generation.settings.frame.linger
@@ -181,18 +234,20 @@ impl Shipper {
             let frame = self.frame.close();
             self.accept(frame);
         }
-        self.publisher.publish();
+        self.losses.tend(Instant::now());
+        if self.delivery.can_ship() {
+            self.tell_losses();
+        }
+        self.delivery.work(is_ending);
         if let Some(spans) = &mut self.spans {
-            spans.begin(at_once);
+            spans.begin(is_ending);
         }
     }
 
-    /// Reads exchanges while the publisher has room for the frames they make.
+    /// Reads exchanges while there is room for the frames they make.
     fn read(&mut self) {
-        while self.publisher.has_room() {
-            let Some((taken, at)) = self.reading.take().or_else(|| Some((self.taker.take()?, 0))) else {
-                return;
-            };
+        while self.delivery.has_room() {
+            let Some((taken, at)) = self.next_buffer() else { return };
             self.last_taken = Instant::now();
             match taken
                 .bytes()
@@ -203,15 +258,29 @@ impl Shipper {
                 None => self.taker.put_back(taken),
                 Some(Some((exchange, rest))) => {
                     let next = taken.bytes().len() - rest.len();
-                    self.ship(&exchange);
+                    self.unread = self.unread.saturating_sub(u64::from(exchange.record));
+                    let shipped = catch_unwind(AssertUnwindSafe(|| self.ship(&exchange)));
                     self.reading = Some((taken, next));
+                    if shipped.is_err() {
+                        self.drop_torn();
+                    }
                 }
                 Some(None) => self.unreadable(taken),
             }
         }
     }
 
+    fn next_buffer(&mut self) -> Option<(Taken, usize)> {
+        self.reading.take().or_else(|| {
+            let taken = self.taker.take()?;
+            self.unread = taken.records();
+            Some((taken, 0))
+        })
+    }
+
     fn ship(&mut self, exchange: &Exchange<'_>) {
+        #[cfg(test)]
+        tests::trip(exchange);
         if let Some(spans) = self.spans.as_mut().filter(|_| exchange.trace.span) {
             spans.push(span::span(exchange, &self.generation, &self.redactor));
         }
@@ -226,16 +295,24 @@ impl Shipper {
 
     fn accept(&mut self, frame: Option<Frame>) {
         if let Some(frame) = frame {
-            self.publisher.accept(frame);
+            let count = frame.count;
+            self.delivery.accept(frame, count);
             self.opened = (!self.frame.is_empty()).then(Instant::now);
+        }
+    }
+
+    fn tell_losses(&mut self) {
+        while self.delivery.has_room()
+            && let Some(frame) = self.losses.frame(&self.identity)
+        {
+            self.delivery.accept(frame, 0);
         }
     }
 
     /// The rest of a buffer can't be read: a fault of sidelog's own. What it held is counted.
     fn unreadable(&mut self, taken: Taken) {
         let ledger = self.queue.ledger();
-        let held = u64::from(self.frame.count());
-        let lost = ledger.balance().building.saturating_sub(held);
+        let lost = std::mem::take(&mut self.unread);
         ledger.drop_at(Stage::Building, DropReason::Unreadable, lost);
         tracing::error!(
             records = lost,
@@ -244,23 +321,62 @@ impl Shipper {
         self.taker.put_back(taken);
     }
 
-    fn is_idle(&self) -> bool {
-        let quiet = self.last_taken.elapsed() >= IDLE && self.reading.is_none() && self.frame.is_empty();
-        quiet && self.publisher.is_idle() && self.spans.as_ref().is_none_or(Spans::is_idle)
+    /// A panic tore what was being built: it is dropped and counted, and a new frame begun.
+    fn drop_torn(&mut self) {
+        self.counts.panicked();
+        if self.reading.is_none() {
+            self.unread = 0;
+        }
+        self.frame = builder(&self.generation);
+        self.opened = None;
+        let ledger = self.queue.ledger();
+        let lost = ledger.balance().building.saturating_sub(self.unread);
+        ledger.drop_at(Stage::Building, DropReason::Panic, lost);
+        tracing::error!(records = lost, "shipping had panicked and goes on; please report this");
     }
 
-    /// Ships until everything is acknowledged, the deadline has passed, or there is no server to ship to.
-    async fn end(mut self, deadline: Instant) {
-        let spans_deadline = deadline.min(Instant::now() + SPANS_AT_END);
+    /// A panic outside of a single exchange: frames in flight are sent again.
+    async fn recover(&mut self) {
+        self.drop_torn();
+        self.delivery.recover();
+        if let Some(spans) = &mut self.spans {
+            spans.abandon();
+        }
+        tokio::time::sleep(AFTER_PANIC).await;
+    }
+
+    fn is_idle(&self) -> bool {
+        let quiet = self.last_taken.elapsed() >= IDLE && self.reading.is_none() && self.frame.is_empty();
+        quiet && self.delivery.is_idle() && self.losses.is_idle() && self.spans.as_ref().is_none_or(Spans::is_idle)
+    }
+
+    /// Ships until everything is acknowledged, or there is no server to ship to; what can't be shipped goes to disk, and is
+    /// counted as dropped where that fails, too.
+    async fn end(&mut self, deadline: Instant) {
+        let begun = Instant::now();
+        let spans_deadline = deadline.min(begun + SPANS_AT_END);
+        let time = deadline.saturating_duration_since(begun);
+        let save_from = deadline - SAVING_AT_END.min(time / 4);
+        let patience = self.generation.settings.publish.ack_timeout;
+        self.losses.note(begun, wall_clock());
         loop {
+            let now = Instant::now();
+            let is_saving =
+                !self.delivery.is_connected() || now >= save_from || self.delivery.stalled_for(now) >= patience;
+            if is_saving {
+                self.delivery.evacuate();
+            }
             self.work(true);
-            let done =
-                self.reading.is_none() && self.taker.is_empty() && self.frame.is_empty() && self.publisher.is_idle();
-            if done || Instant::now() >= deadline || !self.publisher.is_connected() {
+            self.tell_losses();
+            let is_read = self.reading.is_none() && self.taker.is_empty() && self.frame.is_empty();
+            let cannot_ship = is_saving || !self.delivery.can_ship();
+            let is_sent = self.delivery.is_idle() || self.delivery.is_settled() && cannot_ship;
+            let is_hopeless = is_saving && self.delivery.cannot_save(now);
+            if is_read && is_sent || is_hopeless || now >= deadline {
                 break;
             }
             tokio::select! {
-                () = self.publisher.next() => {}
+                () = self.delivery.next() => {}
                 () = next_export(&mut self.spans) => {}
                 () = tokio::time::sleep(TICK) => {}
             }
@@ -271,10 +387,11 @@ impl Shipper {
         }
     }
 
-    /// What is left when nothing can be shipped any more, wherever it is: counted, its spans kept for the collector.
+    /// What is left when nothing can be shipped or spooled any more, wherever it is: counted, its spans kept for the
+    /// collector.
     fn count_rest(&mut self) {
-        let mut lost = self.publisher.give_up(DropReason::Shutdown);
-        while let Some((taken, at)) = self.reading.take().or_else(|| Some((self.taker.take()?, 0))) {
+        let mut lost = self.delivery.give_up(DropReason::Shutdown);
+        while let Some((taken, at)) = self.next_buffer() {
             let mut rest = taken.bytes().get(at..).unwrap_or_default();
             while let Some((exchange, next)) = Exchange::decode(rest) {
                 if let Some(spans) = self.spans.as_mut().filter(|_| exchange.trace.span) {
@@ -291,10 +408,16 @@ impl Shipper {
         if lost > 0 {
             tracing::error!(
                 records = lost,
-                "records were dropped at the end: NATS could not be reached in time"
+                "records were dropped at the end: neither NATS nor the spool could take them in time"
             );
         }
     }
+}
+
+/// A builder of frames as they are set.
+fn builder(generation: &Generation) -> FrameBuilder {
+    let frame = &generation.settings.frame;
+    FrameBuilder::new(frame.max_records, frame.max_bytes.as_usize())
 }
 
 /// Waits for the export under way, if there is one.
@@ -302,5 +425,74 @@ async fn next_export(spans: &mut Option<Spans<Otlp>>) {
     match spans {
         Some(spans) => spans.next().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::QueueLimits;
+    use crate::queue::exchange::tests::exchange;
+    use crate::settings::Settings;
+
+    /// A fault of sidelog, for an exchange that asks for it.
+    pub(super) fn trip(exchange: &Exchange<'_>) {
+        assert!(exchange.request.target != b"/trip", "on purpose");
+    }
+
+    /// A shipper whose NATS is away, with a folder for its spool.
+    async fn shipper(folder: &std::path::Path) -> Shipper {
+        let mut settings = Settings::default();
+        settings.nats.url = "nats://127.0.0.1:1".parse().unwrap();
+        settings.spool.directory = Some(folder.to_owned());
+        let limits = QueueLimits {
+            bodies_max_bytes: 1 << 20,
+            max_bytes: 1 << 20,
+        };
+        let connection = nats::connect(&settings.nats, "test").await.unwrap();
+        let setup = Setup {
+            generation: Arc::new(Generation::new(1, settings)),
+            identity: Identity {
+                service: "api".to_owned(),
+                version: None,
+                instance: "one".to_owned(),
+                environment: "test".to_owned(),
+            },
+            port: 8080,
+            queue: Queue::new(limits, 1),
+            counts: Arc::default(),
+            spans: Arc::default(),
+        };
+        Shipper::new(setup, connection, None)
+    }
+
+    #[tokio::test]
+    async fn a_panic_costs_what_was_in_hand_and_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shipper = shipper(folder.path()).await;
+        let mut bad = exchange(b"{}");
+        bad.request.target = b"/trip";
+        for exchange in [&exchange(b"{}"), &bad, &exchange(b"{}"), &exchange(b"{}")] {
+            shipper.queue.offer(exchange);
+        }
+        shipper.read();
+        let balance = shipper.queue.ledger().balance();
+        assert_eq!(balance.dropped[DropReason::Panic as usize], 2);
+        assert_eq!((balance.building, shipper.frame.count()), (2, 2));
+        assert_eq!(shipper.counts.panics(), 1);
+        assert!(balance.adds_up(), "{balance:?}");
+    }
+
+    #[tokio::test]
+    async fn with_nats_away_the_end_spools_everything_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shipper = shipper(folder.path()).await;
+        let ledger = Arc::clone(shipper.queue.ledger());
+        (0..1_000).for_each(|_| shipper.queue.offer(&exchange(b"{}")));
+        shipper.recover().await;
+        shipper.end(Instant::now() + Duration::from_secs(60)).await;
+        let balance = ledger.balance();
+        assert_eq!((balance.spooled, balance.dropped_total()), (1_000, 0));
+        assert!(balance.adds_up(), "{balance:?}");
     }
 }

@@ -45,6 +45,16 @@ impl Settings {
                 ),
             ));
         }
+        let spool = self.spool.max_bytes;
+        if spool > ByteSize::new(0) && spool.bytes() < frame.max_bytes.bytes().saturating_mul(4) {
+            misfits.push(Misfit::new(
+                ["spool.max_bytes", "frame.max_bytes"],
+                format!(
+                    "{spool} is less than four frames of {} (frame.max_bytes); write more, or 0 for no spool",
+                    frame.max_bytes
+                ),
+            ));
+        }
         let largest = ByteSize::new(MAX_ENCODED as u64);
         let routes = self.routes.iter().enumerate();
         let of_routes = routes

@@ -78,8 +78,14 @@ impl Default for Publish {
 pub struct Spool {
     /// The folder in which the proxy makes its own; [`Spool::folder`] where unset.
     pub directory: Option<PathBuf>,
-    /// Bytes on disk; the oldest frames go first.
+    /// Bytes on disk; the oldest frames go first. 0 turns the spool off.
     pub max_bytes: ByteSize,
+    /// Time on disk; a frame that is older is dropped.
+    #[serde(with = "duration::positive")]
+    pub max_age: Duration,
+    /// Bytes sent from disk in a second.
+    #[serde(deserialize_with = "number::positive")]
+    pub replay_rate: ByteSize,
     /// When frames are written to disk.
     pub mode: SpoolMode,
 }
@@ -89,6 +95,8 @@ impl Default for Spool {
         Self {
             directory: None,
             max_bytes: ByteSize::mib(256),
+            max_age: Duration::from_secs(168 * 3600),
+            replay_rate: ByteSize::mib(16),
             mode: SpoolMode::Outage,
         }
     }

@@ -41,19 +41,22 @@ pub enum SpanDrop {
     Refused,
     /// The collector took the request, but not this span (partial success).
     Rejected,
+    /// Shipping panicked while it was on its way: a fault of sidelog.
+    Fault,
     /// No collector took it within a second of the shutdown.
     Shutdown,
 }
 
 impl SpanDrop {
     /// All reasons, in the order of their metrics.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::QueueFull,
         Self::Unreachable,
         Self::Timeout,
         Self::Busy,
         Self::Refused,
         Self::Rejected,
+        Self::Fault,
         Self::Shutdown,
     ];
 
@@ -66,6 +69,7 @@ impl SpanDrop {
             Self::Busy => "busy",
             Self::Refused => "refused",
             Self::Rejected => "rejected",
+            Self::Fault => "fault",
             Self::Shutdown => "shutdown",
         }
     }
@@ -272,6 +276,14 @@ impl<C: Collector> Spans<C> {
                 told = message,
                 "spans are dropped: the trace collector does not take them; check traces.endpoint"
             ),
+        }
+    }
+
+    /// After a panic: the export under way is lost, and counted.
+    pub fn abandon(&mut self) {
+        if let Some((n, _)) = self.under_way.take() {
+            self.counts.waiting.fetch_sub(n as u64, Ordering::Relaxed);
+            self.counts.drop_spans(SpanDrop::Fault, n);
         }
     }
 

@@ -1,0 +1,271 @@
+//! What the outage tests share: a proxy with a spool, traffic that is counted, and what the stream holds in the end.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use axum::http::HeaderMap;
+use futures_util::StreamExt;
+use sidelog_record::{End, Record};
+use testbed::{NatsServer, Port, Sidelog, SidelogCommand, Upstream, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// Connections that send at the same time.
+const CONNECTIONS: usize = 16;
+
+/// A service that answers with the number it was sent, and remembers nothing.
+pub(crate) fn upstream() -> Upstream {
+    let answer = async |headers: HeaderMap| format!("answer {}", headers["x-number"].to_str().unwrap());
+    Upstream::serving(Router::new().fallback(answer))
+}
+
+/// A proxy without spans, whose listener and spool the next process can take over.
+pub(crate) fn proxy(upstream: &Upstream, nats_url: &str, spool: &Path, port: &Port) -> SidelogCommand {
+    Sidelog::proxy()
+        .env("SERVICE_NAME", "api-service")
+        .env("UPSTREAM_URL", upstream.url())
+        .env("NATS_URL", nats_url)
+        .env("PORT", port.number())
+        .env("SIDELOG_TRACES__ENABLED", "false")
+        .env("SIDELOG_SPOOL__DIRECTORY", spool.display())
+}
+
+/// Exchanges that are being sent.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    answered: Arc<AtomicUsize>,
+    connections: Vec<JoinHandle<()>>,
+}
+
+impl Traffic {
+    /// Sends the exchanges numbered `from` to `to`, with a body of so many bytes. Every answer must be the service's.
+    pub(crate) fn start(proxy: &Sidelog, from: usize, to: usize, body: usize) -> Self {
+        let answered = Arc::new(AtomicUsize::new(0));
+        let next = Arc::new(AtomicUsize::new(from));
+        let address = proxy.addresses()[0].port();
+        let body: Arc<str> = format!("{{\"fill\":\"{}\"}}", "x".repeat(body)).into();
+        let connections = (0..CONNECTIONS).map(|_| {
+            let (next, answered, body) = (Arc::clone(&next), Arc::clone(&answered), Arc::clone(&body));
+            tokio::spawn(async move {
+                let mut connection = TcpStream::connect(("127.0.0.1", address)).await.unwrap();
+                loop {
+                    let number = next.fetch_add(1, Ordering::AcqRel);
+                    if number >= to {
+                        return;
+                    }
+                    exchange(&mut connection, number, &body).await;
+                    answered.fetch_add(1, Ordering::AcqRel);
+                }
+            })
+        });
+        Self {
+            connections: connections.collect(),
+            answered,
+        }
+    }
+
+    /// Waits until so many exchanges of all were answered.
+    pub(crate) async fn reaches(&self, count: usize) {
+        wait::until("traffic goes on", async || {
+            self.answered.load(Ordering::Acquire) >= count
+        })
+        .await;
+    }
+
+    /// How many were answered so far.
+    pub(crate) fn answered(&self) -> usize {
+        self.answered.load(Ordering::Acquire)
+    }
+
+    /// Waits for the end of all.
+    pub(crate) async fn end(self) {
+        for connection in self.connections {
+            connection.await.unwrap();
+        }
+    }
+
+    /// Waits for the end of all, though some may be cut off. Gives back how many were answered.
+    pub(crate) async fn cut_off(self) -> usize {
+        for connection in self.connections {
+            // One whose proxy was killed has panicked.
+            drop(connection.await);
+        }
+        self.answered.load(Ordering::Acquire)
+    }
+}
+
+/// One exchange over HTTP/1.1, written by hand: a whole client costs more than the proxy.
+async fn exchange(connection: &mut TcpStream, number: usize, body: &str) {
+    let request = format!(
+        "POST /orders HTTP/1.1\r\nhost: test\r\nx-number: {number}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let expected = format!("\r\n\r\nanswer {number}");
+    let mut answer = Vec::new();
+    while !answer.ends_with(expected.as_bytes()) {
+        let read = connection.read_buf(&mut answer).await.unwrap();
+        let text = String::from_utf8_lossy(&answer);
+        assert!(
+            read > 0 && answer.len() < 4096,
+            "exchange {number} was answered: {text}"
+        );
+    }
+    assert!(answer.starts_with(b"HTTP/1.1 200"));
+}
+
+/// What the proxy counts.
+#[derive(Debug, Default)]
+pub(crate) struct Balance {
+    metrics: String,
+}
+
+impl Balance {
+    /// Reads the counts, which must add up.
+    pub(crate) async fn of(proxy: &Sidelog) -> Self {
+        let balance = Self {
+            metrics: proxy.metrics().await,
+        };
+        let here = balance.queued() + balance.building() + balance.publishing() + balance.spooled();
+        assert_eq!(
+            balance.offered() + balance.recovered(),
+            balance.shipped() + balance.dropped() + here,
+            "{}",
+            balance.metrics
+        );
+        balance
+    }
+
+    fn sum(&self, name: &str) -> u64 {
+        let samples = self.metrics.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' '))?
+        });
+        samples.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+    }
+
+    pub(crate) fn offered(&self) -> u64 {
+        self.sum("sidelog_records_offered_total")
+    }
+
+    pub(crate) fn recovered(&self) -> u64 {
+        self.sum("sidelog_records_recovered_total")
+    }
+
+    pub(crate) fn shipped(&self) -> u64 {
+        self.sum("sidelog_records_shipped_total")
+    }
+
+    pub(crate) fn dropped(&self) -> u64 {
+        self.sum("sidelog_records_dropped_total")
+    }
+
+    pub(crate) fn dropped_for(&self, reason: &str) -> u64 {
+        self.sum(&format!("sidelog_records_dropped_total{{reason=\"{reason}\"}}"))
+    }
+
+    pub(crate) fn queued(&self) -> u64 {
+        self.sum("sidelog_records_queued")
+    }
+
+    pub(crate) fn building(&self) -> u64 {
+        self.sum("sidelog_records_building")
+    }
+
+    pub(crate) fn publishing(&self) -> u64 {
+        self.sum("sidelog_records_publishing")
+    }
+
+    pub(crate) fn spooled(&self) -> u64 {
+        self.sum("sidelog_records_spooled")
+    }
+
+    pub(crate) fn spool_errors(&self) -> u64 {
+        self.sum("sidelog_spool_errors_total")
+    }
+
+    pub(crate) fn spool_bytes(&self) -> u64 {
+        self.sum("sidelog_spool_bytes")
+    }
+}
+
+/// Waits until everything that was offered is shipped or dropped.
+pub(crate) async fn settled(proxy: &Sidelog) -> Balance {
+    wait::obtain("every record is shipped or dropped", async || {
+        let balance = Balance::of(proxy).await;
+        (balance.shipped() + balance.dropped() == balance.offered() + balance.recovered()).then_some(balance)
+    })
+    .await
+}
+
+/// Waits until the balance is as `condition` wants it.
+pub(crate) async fn balanced(proxy: &Sidelog, what: &str, condition: impl Fn(&Balance) -> bool) -> Balance {
+    wait::obtain(what, async || {
+        Some(Balance::of(proxy).await).filter(|balance| condition(balance))
+    })
+    .await
+}
+
+/// What the stream holds.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    /// How often each exchange is there.
+    pub(crate) exchanges: BTreeMap<usize, usize>,
+    /// What loss records tell, by reason.
+    pub(crate) losses: BTreeMap<String, u64>,
+    /// `Nats-Msg-Id` of all messages.
+    pub(crate) ids: Vec<String>,
+}
+
+impl Stored {
+    /// Reads all of the stream `logs`.
+    pub(crate) async fn of(nats: &NatsServer) -> Self {
+        let mut stream = nats.jetstream().await.get_stream("logs").await.unwrap();
+        let count = usize::try_from(stream.info().await.unwrap().state.messages).unwrap();
+        let config = async_nats::jetstream::consumer::pull::Config::default();
+        let consumer = stream.create_consumer(config).await.unwrap();
+        let mut messages = consumer.messages().await.unwrap().take(count);
+        let mut stored = Self::default();
+        while let Some(message) = messages.next().await {
+            let message = message.unwrap();
+            message.ack().await.unwrap();
+            let id = message.headers.as_ref().unwrap().get("Nats-Msg-Id").unwrap();
+            stored.ids.push(id.to_string());
+            for line in sidelog_record::frame::lines(&message.payload) {
+                stored.read(&Record::decode(line).unwrap());
+            }
+        }
+        stored
+    }
+
+    fn read(&mut self, record: &Record<'_>) {
+        if record.end == End::Loss {
+            for (reason, count) in record.loss.iter().flatten() {
+                *self.losses.entry(reason.to_string()).or_default() += count;
+            }
+            return;
+        }
+        let number = record.request.headers.iter().find(|(name, _)| name == "x-number");
+        let number = number.unwrap().1.parse().unwrap();
+        *self.exchanges.entry(number).or_default() += 1;
+    }
+
+    /// Each exchange from 0 to `count` is there once.
+    pub(crate) fn assert_whole(&self, count: usize) {
+        let missing = (0..count).filter(|number| !self.exchanges.contains_key(number)).count();
+        assert_eq!(
+            (missing, self.doubled(), self.exchanges.len()),
+            (0, 0, count),
+            "missing, doubled, all"
+        );
+    }
+
+    /// How many exchanges are there more than once.
+    pub(crate) fn doubled(&self) -> usize {
+        self.exchanges.values().filter(|count| **count > 1).count()
+    }
+}
