@@ -19,11 +19,14 @@ pub struct Generation {
 impl Generation {
     /// Compiles `settings`.
     pub fn new(number: u32, settings: Settings) -> Self {
-        let default = Policy::new(settings.capture.clone());
+        let default = Policy::new(settings.capture.clone(), settings.redaction.enabled);
         let routes = settings
             .routes
             .iter()
-            .map(|route| Policy::new(settings.capture.with(&route.capture)))
+            .map(|route| {
+                let redact = route.redaction.enabled.unwrap_or(settings.redaction.enabled);
+                Policy::new(settings.capture.with(&route.capture), redact)
+            })
             .collect();
         Self {
             number,
@@ -54,16 +57,17 @@ impl Generation {
 pub struct Policy {
     capture: Capture,
     types: Vec<TypePattern>,
+    redact: bool,
 }
 
 impl Policy {
-    fn new(capture: Capture) -> Self {
+    fn new(capture: Capture, redact: bool) -> Self {
         let types = capture
             .content_types
             .iter()
             .map(|pattern| TypePattern::new(pattern))
             .collect();
-        Self { capture, types }
+        Self { capture, types, redact }
     }
 
     /// Whether a record is made at all.
@@ -89,6 +93,11 @@ impl Policy {
     /// Whether the answer's body is recorded.
     pub fn response_body(&self) -> bool {
         self.capture.response_body
+    }
+
+    /// Whether secrets are taken out.
+    pub fn redact(&self) -> bool {
+        self.redact
     }
 
     /// Bytes of a body that are recorded at most.
@@ -146,7 +155,7 @@ mod tests {
 
     #[test]
     fn content_types_match_by_essence_in_any_case() {
-        let policy = Policy::new(Capture::default());
+        let policy = Policy::new(Capture::default(), true);
         for recorded in [
             "application/json",
             "Application/JSON; charset=utf-8",

@@ -14,6 +14,7 @@ mod headers;
 mod listener;
 mod number;
 mod otel;
+mod redaction;
 mod route;
 mod rules;
 mod shipping;
@@ -23,7 +24,6 @@ mod upstream;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use http::HeaderName;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use sidelog_chassis::admin::AdminSettings;
@@ -35,6 +35,7 @@ pub use capture::{Capture, CaptureOverride};
 pub use collector::{Collector, CollectorError};
 pub use headers::Headers;
 pub use listener::{Direction, Listener, TraceMode, UpstreamProtocol};
+pub use redaction::{JsonPath, JsonRule, Redaction, RedactionOverride, Step};
 pub use route::Route;
 pub use shipping::{Frame, Publish, Queue, Spool, SpoolMode};
 pub use traces::{Compression, OtlpProtocol, Traces, TracesTls};
@@ -179,15 +180,6 @@ impl Default for Service {
     }
 }
 
-/// `[redaction]`. Adds to the built-in list.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Redaction {
-    /// Header fields whose values are never recorded, in lower case.
-    #[serde(deserialize_with = "header_names")]
-    pub headers: Vec<String>,
-}
-
 /// `[limits]`: how long each side may take.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -274,24 +266,4 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> 
         return Err(D::Error::custom(format!("{name:?} is not a name; {advice}")));
     }
     Ok(trimmed.to_owned())
-}
-
-fn header_names<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let names = Vec::<FieldName>::deserialize(deserializer)?;
-    Ok(names.into_iter().map(|FieldName(name)| name).collect())
-}
-
-/// A header field's name in lower case.
-struct FieldName(String);
-
-impl<'de> Deserialize<'de> for FieldName {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        match text.trim().parse::<HeaderName>() {
-            Ok(name) => Ok(Self(name.as_str().to_owned())),
-            Err(_) => Err(D::Error::custom(format!(
-                "{text:?} is not a header field's name; write it without the colon, such as \"x-internal-token\""
-            ))),
-        }
-    }
 }

@@ -118,12 +118,13 @@ impl Shipping {
                 .transpose()?;
             anyhow::Ok((connection, exporter))
         })?;
+        let redactor = Redactor::new(&settings.redaction).context("failed to build the redaction")?;
         let (finish, finishing) = watch::channel(None);
         let thread = std::thread::Builder::new()
             .name("shipping".to_owned())
             .spawn(move || {
                 runtime.block_on(async move {
-                    Shipper::new(setup, connection, exporter).run(finishing).await;
+                    Shipper::new(setup, connection, exporter, redactor).run(finishing).await;
                 });
                 // A disk that hangs must not hang the end.
                 runtime.shutdown_background();
@@ -163,11 +164,11 @@ struct Shipper {
 }
 
 impl Shipper {
-    fn new(setup: Setup, connection: Connection, exporter: Option<Otlp>) -> Self {
+    fn new(setup: Setup, connection: Connection, exporter: Option<Otlp>, redactor: Redactor) -> Self {
         let settings = &setup.generation.settings;
         let (queue, counts) = (setup.queue, setup.counts);
         Self {
-            redactor: Redactor::new(&settings.redaction),
+            redactor,
             taker: Taker::new(Arc::clone(&queue)),
             reading: None,
             unread: 0,
@@ -463,7 +464,8 @@ mod tests {
             counts: Arc::default(),
             spans: Arc::default(),
         };
-        Shipper::new(setup, connection, None)
+        let redactor = Redactor::new(&setup.generation.settings.redaction).unwrap();
+        Shipper::new(setup, connection, None, redactor)
     }
 
     #[tokio::test]

@@ -95,8 +95,12 @@ fn check_record(record: &Value, sent: &Sent) {
     assert_eq!(record["http.response.status_code"], 200);
     assert_eq!(record["end"], "complete");
     let request = &record["http.request.header"];
-    for secret in ["authorization", "cookie", "x-api-key"] {
-        assert_eq!(request[secret], "REDACTED", "{number} {secret}");
+    for (name, value) in [
+        ("authorization", "Bearer REDACTED"),
+        ("cookie", "session=REDACTED"),
+        ("x-api-key", "REDACTED"),
+    ] {
+        assert_eq!(request[name], value, "{number} {name}");
     }
     assert_eq!(request["content-type"], "application/json");
     for (name, value) in &sent.answer_headers {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 
 use super::capture::CaptureOverride;
+use super::redaction::RedactionOverride;
 use super::upstream::Upstream;
 
 /// A path, and what differs for it.
@@ -27,6 +28,9 @@ pub struct Route {
     /// What is recorded otherwise.
     #[serde(default)]
     pub capture: CaptureOverride,
+    /// What is taken out otherwise.
+    #[serde(default)]
+    pub redaction: RedactionOverride,
 }
 
 impl Route {

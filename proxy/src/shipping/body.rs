@@ -1,28 +1,55 @@
-//! What was copied of a body, as text.
+//! What was copied of a body, as the text that is recorded: decoded, cut, redacted.
 //!
 //! Invariants:
-//! - A body is recorded as the text it is or left out with a reason, never changed and never silently short
-//!   (`a_body_cut_inside_a_character_ends_before_it`).
-
-use std::borrow::Cow;
+//! - A body is recorded as the text it is or left out with a reason, never changed but by redaction and never silently
+//!   short (`a_body_cut_inside_a_character_ends_before_it`).
 
 use sidelog_record::Omitted;
 
-use crate::queue::exchange::Body;
+use super::redact::{Applied, Kind};
+use crate::generation::Policy;
+use crate::queue::exchange::{Body, Fields};
 
-/// The record's body for a captured one.
-pub fn text<'a>(body: &Body<'a>) -> sidelog_record::Body<'a> {
+/// The record's body for a captured one, whose message had these header fields.
+pub fn record<'a>(
+    body: &Body<'a>,
+    fields: Fields<'a>,
+    redaction: &Applied<'_>,
+    _policy: &Policy,
+) -> sidelog_record::Body<'a> {
     let cut = (body.bytes.len() as u64) < body.size;
-    let content = if body.omitted.is_some() || body.bytes.is_empty() {
-        Ok(None)
-    } else {
-        utf8(body.bytes, cut).map(Some).ok_or(Omitted::Decode)
-    };
-    sidelog_record::Body {
+    let mut record = sidelog_record::Body {
         size: Some(body.size),
-        content: content.as_ref().ok().copied().flatten().map(Cow::Borrowed),
-        omitted: body.omitted.or(content.err()),
-        truncated: cut && matches!(content, Ok(Some(_))),
+        content: None,
+        omitted: body.omitted,
+        truncated: false,
+    };
+    if body.omitted.is_some() || body.bytes.is_empty() {
+        return record;
+    }
+    let Some(text) = utf8(body.bytes, cut) else {
+        record.omitted = Some(Omitted::Decode);
+        return record;
+    };
+    let clean = redaction.body(kind(fields), text, cut);
+    record.content = Some(clean.text).filter(|text| !text.is_empty() || !clean.ends_early);
+    record.omitted = clean.ends_early.then_some(Omitted::Redaction);
+    record.truncated = (cut || clean.ends_early) && record.content.is_some();
+    record
+}
+
+fn kind(fields: Fields<'_>) -> Kind {
+    let essence = fields.get("content-type").unwrap_or_default();
+    let essence = essence
+        .split(|byte| *byte == b';')
+        .next()
+        .unwrap_or_default()
+        .trim_ascii();
+    let essence = String::from_utf8_lossy(essence).to_ascii_lowercase();
+    match essence.as_str() {
+        "application/x-www-form-urlencoded" => Kind::Form,
+        json if json.contains("json") => Kind::Json,
+        _ => Kind::Text,
     }
 }
 
@@ -32,61 +59,5 @@ fn utf8(bytes: &[u8], cut: bool) -> Option<&str> {
         Ok(text) => Some(text),
         Err(error) if cut && error.error_len().is_none() => std::str::from_utf8(bytes.get(..error.valid_up_to())?).ok(),
         Err(_) => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn captured(bytes: &[u8], size: u64) -> Body<'_> {
-        Body {
-            size,
-            bytes,
-            omitted: None,
-        }
-    }
-
-    #[test]
-    fn a_whole_body_is_its_text() {
-        let text = text(&captured("grüße".as_bytes(), 7));
-        assert_eq!(text.content.as_deref(), Some("grüße"));
-        assert_eq!((text.size, text.omitted, text.truncated), (Some(7), None, false));
-    }
-
-    #[test]
-    fn a_body_cut_inside_a_character_ends_before_it() {
-        let text = text(&captured(&"grüße".as_bytes()[..3], 7));
-        assert_eq!(text.content.as_deref(), Some("gr"));
-        assert!(text.truncated);
-    }
-
-    #[test]
-    fn what_is_no_text_is_left_out_with_a_reason() {
-        let text = text(&captured(b"\xff\xfe\x00", 3));
-        assert_eq!(text.content, None);
-        assert_eq!((text.omitted, text.truncated), (Some(Omitted::Decode), false));
-    }
-
-    #[test]
-    fn a_body_that_was_not_copied_keeps_its_reason_and_size() {
-        let text = text(&Body {
-            size: 9,
-            bytes: b"",
-            omitted: Some(Omitted::ContentType),
-        });
-        assert_eq!(
-            (text.size, text.omitted, text.truncated),
-            (Some(9), Some(Omitted::ContentType), false)
-        );
-    }
-
-    #[test]
-    fn an_empty_body_has_a_size_and_nothing_else() {
-        let text = text(&captured(b"", 0));
-        assert_eq!(
-            (text.size, text.content, text.omitted, text.truncated),
-            (Some(0), None, None, false)
-        );
     }
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use sidelog_record::{Message, Record};
 
 use super::body;
-use super::redact::Redactor;
-use crate::generation::Generation;
+use super::redact::{Applied, Redactor};
+use crate::generation::{Generation, Policy};
 use crate::queue::exchange::{Exchange, Fields};
 
 /// What all records of this process share.
@@ -75,6 +75,8 @@ pub fn record<'a>(
     generation: &'a Generation,
     redactor: &Redactor,
 ) -> Record<'a> {
+    let policy = generation.policy(exchange.route);
+    let redaction = redactor.under(policy);
     let request = &exchange.request;
     let trace = &exchange.trace;
     let in_trace = trace.trace_id != [0; 16];
@@ -92,19 +94,19 @@ pub fn record<'a>(
         span_id: in_trace.then_some(trace.span_id),
         parent_span_id: trace.parent_id,
         trace_flags: in_trace.then_some(trace.flags),
-        request_id: field(request.fields, "x-request-id"),
+        request_id: field(request.fields, "x-request-id", &redaction),
         method: String::from_utf8_lossy(request.method),
         scheme: Cow::Borrowed("http"),
-        path: String::from_utf8_lossy(path),
-        query: query.map(|query| redactor.query(query)),
+        path: redaction.path(path),
+        query: query.map(|query| redaction.query(query)),
         route: generation.route_path(exchange.route).map(Cow::Borrowed),
         server_address,
         server_port,
         client_address: exchange.client.map(|client| Cow::Owned(client.ip().to_string())),
-        user_agent: field(request.fields, "user-agent"),
+        user_agent: field(request.fields, "user-agent", &redaction),
         protocol_version: Cow::Borrowed(request.version.as_str()),
-        request: message(request.fields, &request.body, redactor),
-        response: message(exchange.response.fields, &exchange.response.body, redactor),
+        request: message(request.fields, &request.body, &redaction, policy),
+        response: message(exchange.response.fields, &exchange.response.body, &redaction, policy),
         status: exchange.response.status,
         duration: Duration::from_nanos(exchange.duration),
         ttfb: exchange.first_byte.map(Duration::from_nanos),
@@ -116,20 +118,25 @@ pub fn record<'a>(
     }
 }
 
-fn field<'a>(fields: Fields<'a>, name: &str) -> Option<Cow<'a, str>> {
-    fields.get(name).map(String::from_utf8_lossy)
+fn field<'a>(fields: Fields<'a>, name: &str, redaction: &Applied<'_>) -> Option<Cow<'a, str>> {
+    fields.get(name).map(|value| redaction.text(value))
 }
 
-fn message<'a>(fields: Fields<'a>, body: &crate::queue::exchange::Body<'a>, redactor: &Redactor) -> Message<'a> {
+fn message<'a>(
+    fields: Fields<'a>,
+    body: &crate::queue::exchange::Body<'a>,
+    redaction: &Applied<'_>,
+    policy: &Policy,
+) -> Message<'a> {
     let header = |(name, value): (&'a [u8], &'a [u8])| {
         let name = String::from_utf8_lossy(name);
-        let value = redactor.header(&name, value);
+        let value = redaction.header(&name, value);
         (name, value)
     };
     Message {
         headers: fields.iter().map(header).collect(),
         headers_omitted: 0,
-        body: body::text(body),
+        body: body::record(body, fields, redaction, policy),
     }
 }
 
@@ -151,7 +158,7 @@ mod tests {
 
     fn encoded(exchange: &Exchange<'_>) -> String {
         let (identity, generation) = (identity(), Generation::new(1, Settings::default()));
-        let redactor = Redactor::new(&generation.settings.redaction);
+        let redactor = Redactor::new(&generation.settings.redaction).unwrap();
         let mut out = Vec::new();
         record(exchange, &identity, &generation, &redactor).encode(&mut out);
         String::from_utf8(out).unwrap()
@@ -208,7 +215,7 @@ mod tests {
         failed.error_type = "timeout";
         assert_eq!(error_type(&failed).as_deref(), Some("timeout"));
         let generation = Generation::new(1, Settings::default());
-        let redactor = Redactor::new(&generation.settings.redaction);
+        let redactor = Redactor::new(&generation.settings.redaction).unwrap();
         assert_eq!(record(&failed, &identity(), &generation, &redactor).level, Level::Error);
     }
 

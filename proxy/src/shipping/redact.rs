@@ -1,287 +1,248 @@
-//! What never leaves the process: values of header fields and parameters whose name says that they are secret.
+//! What never leaves the process: secrets, wherever they stand in an exchange.
+//!
+//! | File | What it knows |
+//! |---|---|
+//! | `names` | the one list of names whose values are secrets |
+//! | `patterns`, `cards`, `pairs` | secrets that are known by their shape, in any text |
+//! | `headers`, `parameters` | header fields; queries, forms, paths and URLs |
+//! | `json`, `markup`, `multipart` | bodies with a structure |
+//! | `trail` | which rule took out what |
 //!
 //! Invariants:
-//! - A name is judged by its parts, in any case and joining: `X-Api-Key`, `access_token`, `sessionId`
-//!   (`names_of_secrets_are_known_in_any_spelling`).
-//! - A value is replaced whole (`a_secret_value_is_replaced_whole`).
+//! - What is known by its name is taken out whole, what is known by its shape as far as the shape goes.
+//! - Cut and broken bodies are treated as well as whole ones; what can't be placed is left out
+//!   (`what_cannot_be_placed_is_left_out`).
+//! - Nothing of the input is logged.
 
 use std::borrow::Cow;
 
-use crate::settings::Redaction;
+use aho_corasick::BuildError;
+
+use crate::generation::Policy;
+use crate::settings::{JsonPath, JsonRule, Redaction};
+
+mod cards;
+mod edits;
+mod escape;
+mod headers;
+mod json;
+mod names;
+mod pairs;
+mod parameters;
+mod patterns;
+mod trail;
+
+use pairs::Names;
+use patterns::{Around, Patterns};
+use trail::Rule;
+pub use trail::{Finding, Trail};
 
 /// What stands in the place of a secret, as the HTTP semantic conventions have it for query values.
 pub const REDACTED: &str = "REDACTED";
-
-/// One of these as a part of a name makes its value secret.
-const SECRET_PARTS: &[&str] = &[
-    "apikey",
-    "auth",
-    "authentication",
-    "authorization",
-    "cookie",
-    "cookies",
-    "credential",
-    "credentials",
-    "csrf",
-    "jwt",
-    "otp",
-    "passwd",
-    "password",
-    "pin",
-    "pwd",
-    "secret",
-    "session",
-    "sessionid",
-    "sig",
-    "signature",
-    "token",
-    "xsrf",
-];
-/// Two of these one behind the other do, too.
-const SECRET_PAIRS: &[(&str, &str)] = &[
-    ("access", "key"),
-    ("api", "key"),
-    ("private", "key"),
-    ("secret", "key"),
-    ("subscription", "key"),
-];
-/// Names that the parts above speak of, but whose values are no secrets.
-const HARMLESS: &[&str] = &[
-    "www-authenticate",
-    "proxy-authenticate",
-    "next_page_token",
-    "page_token",
-];
-/// Header fields that carry a URL.
-const URL_FIELDS: &[&str] = &["content-location", "location", "origin", "referer"];
+/// The same as a JSON value.
+const REDACTED_STRING: &str = "\"REDACTED\"";
+/// Strings in strings in strings that are read as JSON; what stands deeper is read as text.
+const LEVELS: u8 = 4;
 
 /// The rules in force.
 #[derive(Debug)]
 pub struct Redactor {
+    rules: Rules,
+    silent: Trail,
+}
+
+/// The built-in rules and those of the configuration.
+#[derive(Debug)]
+struct Rules {
     /// Header names of the configuration, lower case.
     headers: Vec<String>,
+    /// Names of the configuration, as written and flat.
+    names: Vec<(String, Box<[u8]>)>,
+    /// JSON paths of the configuration.
+    paths: Vec<JsonPath>,
+    patterns: Patterns,
 }
 
 impl Redactor {
     /// The built-in rules and those of the configuration.
-    pub fn new(redaction: &Redaction) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the search for the patterns can't be built.
+    pub fn new(redaction: &Redaction) -> Result<Self, BuildError> {
+        let mut rules = Rules {
             headers: redaction.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
-        }
-    }
-
-    /// The value of a header field as it may leave the process; `name` is lower case.
-    pub fn header<'a>(&self, name: &str, value: &'a [u8]) -> Cow<'a, str> {
-        if is_secret(name) || self.headers.iter().any(|own| own == name) {
-            return Cow::Borrowed(REDACTED);
-        }
-        let text = String::from_utf8_lossy(value);
-        if URL_FIELDS.contains(&name) { url(text) } else { text }
-    }
-
-    /// A query string as it may leave the process.
-    pub fn query<'a>(&self, query: &'a [u8]) -> Cow<'a, str> {
-        parameters(String::from_utf8_lossy(query))
-    }
-}
-
-/// Whether a name speaks of a secret.
-fn is_secret(name: &str) -> bool {
-    if HARMLESS.iter().any(|harmless| name.eq_ignore_ascii_case(harmless)) {
-        return false;
-    }
-    let parts = parts(name);
-    parts.iter().any(|part| SECRET_PARTS.contains(&part.as_str()))
-        || parts
-            .windows(2)
-            .any(|pair| SECRET_PAIRS.iter().any(|(a, b)| pair == [*a, *b]))
-}
-
-/// `X-Api-Key`, `api_key` and `apiKey` all have the parts `api` and `key`.
-fn parts(name: &str) -> Vec<String> {
-    let mut parts = vec![String::new()];
-    let mut after_lower = false;
-    for c in name.chars() {
-        let joint = !c.is_alphanumeric();
-        if joint || (after_lower && c.is_uppercase()) {
-            parts.push(String::new());
-        }
-        if let Some(last) = parts.last_mut().filter(|_| !joint) {
-            last.extend(c.to_lowercase());
-        }
-        after_lower = c.is_lowercase() || c.is_ascii_digit();
-    }
-    parts
-}
-
-/// A URL without its user information, its query by the rules for queries.
-fn url(text: Cow<'_, str>) -> Cow<'_, str> {
-    let (before, query) = match text.split_once('?') {
-        Some((before, query)) => (before, Some(query)),
-        None => (text.as_ref(), None),
-    };
-    let authority = before
-        .split_once("//")
-        .map(|(scheme, rest)| (scheme, rest.split_once('/').unwrap_or((rest, ""))));
-    let has_userinfo = authority.is_some_and(|(_, (authority, _))| authority.contains('@'));
-    let has_secret = query.is_some_and(|query| matches!(parameters(Cow::Borrowed(query)), Cow::Owned(_)));
-    if !has_userinfo && !has_secret {
-        return text;
-    }
-    let mut out = match authority {
-        Some((scheme, (authority, path))) if has_userinfo => {
-            let host = authority.rsplit('@').next().unwrap_or_default();
-            let slash = if path.is_empty() { "" } else { "/" };
-            format!("{scheme}//{REDACTED}@{host}{slash}{path}")
-        }
-        _ => before.to_owned(),
-    };
-    if let Some(query) = query {
-        out.push('?');
-        out.push_str(&parameters(Cow::Borrowed(query)));
-    }
-    Cow::Owned(out)
-}
-
-/// `name=value` pairs joined by `&` or `;`, the values of secret names replaced.
-fn parameters(text: Cow<'_, str>) -> Cow<'_, str> {
-    let secret = |pair: &str| pair.split_once('=').is_some_and(|(name, _)| is_secret(&decoded(name)));
-    if !text.split(['&', ';']).any(secret) {
-        return text;
-    }
-    let mut out = String::with_capacity(text.len());
-    for piece in text.split_inclusive(['&', ';']) {
-        let (pair, joint) = match piece.strip_suffix(['&', ';']) {
-            Some(pair) => (pair, piece.get(pair.len()..).unwrap_or_default()),
-            None => (piece, ""),
+            names: Vec::new(),
+            paths: Vec::new(),
+            patterns: Patterns::new()?,
         };
-        match pair.split_once('=').filter(|_| secret(pair)) {
-            Some((name, _)) => out.extend([name, "=", REDACTED]),
-            None => out.push_str(pair),
+        for rule in &redaction.json {
+            match rule {
+                JsonRule::Name(name) => rules.names.push((name.clone(), names::flat(name))),
+                JsonRule::Path(path) => rules.paths.push(path.clone()),
+            }
         }
-        out.push_str(joint);
-    }
-    Cow::Owned(out)
-}
-
-/// Percent-decoded as far as it is valid, for judging a name.
-fn decoded(name: &str) -> Cow<'_, str> {
-    if !name.contains('%') {
-        return Cow::Borrowed(name);
-    }
-    let mut out = Vec::with_capacity(name.len());
-    let mut rest = name.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        let escaped = tail
-            .split_first_chunk::<2>()
-            .filter(|_| byte == b'%')
-            .and_then(|(digits, after)| {
-                let text = std::str::from_utf8(digits).ok()?;
-                Some((u8::from_str_radix(text, 16).ok()?, after))
-            });
-        let (byte, after) = escaped.unwrap_or((byte, tail));
-        out.push(byte);
-        rest = after;
-    }
-    Cow::Owned(String::from_utf8_lossy(&out).into_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn redactor() -> Redactor {
-        Redactor::new(&Redaction {
-            headers: vec!["X-Internal".to_owned()],
+        Ok(Self {
+            rules,
+            silent: Trail::default(),
         })
     }
 
-    #[test]
-    fn names_of_secrets_are_known_in_any_spelling() {
-        let secret = [
-            "authorization",
-            "Proxy-Authorization",
-            "cookie",
-            "set-cookie",
-            "x-api-key",
-            "X-API-KEY",
-            "apikey",
-            "api_key",
-            "apiKey",
-            "x-auth-token",
-            "access_token",
-            "accessToken",
-            "x-amz-security-token",
-            "x-csrf-token",
-            "sessionId",
-            "client_secret",
-            "x-hub-signature-256",
-            "ocp-apim-subscription-key",
-            "password",
-            "user[password]",
-        ];
-        for name in secret {
-            assert!(is_secret(name), "{name}");
+    /// The rules as a route's policy has them.
+    pub fn under(&self, policy: &Policy) -> Applied<'_> {
+        self.noting(policy, &self.silent)
+    }
+
+    /// The same, with notes of what was taken out.
+    pub fn noting<'r>(&'r self, policy: &Policy, trail: &'r Trail) -> Applied<'r> {
+        Applied(policy.redact().then_some(Scope {
+            rules: &self.rules,
+            trail,
+        }))
+    }
+}
+
+/// The rules as they are for one exchange: in force, or switched off.
+#[derive(Clone, Copy, Debug)]
+pub struct Applied<'r>(Option<Scope<'r>>);
+
+/// What a body is, for redaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// JSON, or several documents of it.
+    Json,
+    /// `application/x-www-form-urlencoded`.
+    Form,
+    /// Text of no structure that is known.
+    Text,
+}
+
+/// A body's text as it may leave the process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clean<'t> {
+    /// The text.
+    pub text: Cow<'t, str>,
+    /// Whether it ends early because what follows could not be placed.
+    pub ends_early: bool,
+}
+
+impl Applied<'_> {
+    /// Where what is found from here on stands.
+    pub fn at(&self, place: &'static str) {
+        if let Some(scope) = &self.0 {
+            scope.trail.at(place);
         }
-        let open = [
-            "content-type",
-            "accept",
-            "x-request-id",
-            "idempotency-key",
-            "www-authenticate",
-            "next_page_token",
-            "author",
-            "tokenizer",
-            "sec-websocket-key",
-            "host",
-        ];
-        for name in open {
-            assert!(!is_secret(name), "{name}");
+    }
+
+    /// The value of a header field; `name` is in lower case.
+    pub fn header<'t>(&self, name: &str, value: &'t [u8]) -> Cow<'t, str> {
+        self.lossy(value, |scope, text| headers::redact(scope, name, text))
+    }
+
+    /// A query string.
+    pub fn query<'t>(&self, query: &'t [u8]) -> Cow<'t, str> {
+        self.lossy(query, |scope, text| parameters::redact(scope, text, false))
+    }
+
+    /// A path.
+    pub fn path<'t>(&self, path: &'t [u8]) -> Cow<'t, str> {
+        self.lossy(path, parameters::path)
+    }
+
+    /// Text that a client chose: its user agent, its request id.
+    pub fn text<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
+        self.lossy(text, |scope, text| scope.text(Cow::Borrowed(text), false))
+    }
+
+    /// A body's text; `cut` when it goes on behind its end.
+    pub fn body<'t>(&self, kind: Kind, text: &'t str, cut: bool) -> Clean<'t> {
+        let Some(scope) = &self.0 else {
+            return Clean {
+                text: Cow::Borrowed(text),
+                ends_early: false,
+            };
+        };
+        let (text, placed) = match kind {
+            Kind::Json => {
+                let redacted = json::redact(scope, text, cut, 0);
+                (redacted.text, redacted.placed)
+            }
+            Kind::Form => (parameters::redact(scope, text, cut), true),
+            Kind::Text => (scope.embedded(text, cut, 0), true),
+        };
+        Clean {
+            text,
+            ends_early: !placed,
         }
     }
 
-    #[test]
-    fn a_secret_value_is_replaced_whole() {
-        assert_eq!(redactor().header("authorization", b"Bearer abc"), REDACTED);
-        assert_eq!(redactor().header("x-internal", b"abc"), REDACTED);
-        assert_eq!(redactor().header("accept", b"text/html"), "text/html");
-        assert_eq!(redactor().header("x-odd", b"caf\xe9"), "caf\u{fffd}");
-    }
-
-    #[test]
-    fn query_parameters_are_judged_by_name() {
-        let query = |text: &str| redactor().query(text.as_bytes()).into_owned();
-        assert_eq!(query("page=2&token=abc&x=1"), "page=2&token=REDACTED&x=1");
-        assert_eq!(query("a=1;api_key=abc"), "a=1;api_key=REDACTED");
-        assert_eq!(query("%74oken=abc"), "%74oken=REDACTED");
-        assert_eq!(query("token"), "token");
-        assert_eq!(query("token=a=b&"), "token=REDACTED&");
-        assert_eq!(query(""), "");
-    }
-
-    #[test]
-    fn urls_in_header_fields_lose_their_secrets() {
-        let location = |text: &str| redactor().header("location", text.as_bytes()).into_owned();
-        assert_eq!(location("/next?sig=abc&page=2"), "/next?sig=REDACTED&page=2");
-        assert_eq!(
-            location("https://me:pw@example.test/a?b=c"),
-            "https://REDACTED@example.test/a?b=c"
-        );
-        assert_eq!(location("https://me:pw@example.test"), "https://REDACTED@example.test");
-        assert_eq!(location("https://example.test/@me"), "https://example.test/@me");
-    }
-
-    proptest! {
-        #[test]
-        fn a_query_without_secret_names_is_left_as_it_is(query in "[a-f0-9=&;%]{0,60}") {
-            prop_assert_eq!(redactor().query(query.as_bytes()).into_owned(), query);
-        }
-
-        #[test]
-        fn no_marked_value_of_a_secret_name_survives(before in "[a-z=&]{0,20}", after in "[a-z=&]{0,20}") {
-            let query = format!("{before}&password=MARK&{after}");
-            prop_assert!(!redactor().query(query.as_bytes()).contains("MARK"));
+    /// The bytes as text, redacted; what is no UTF-8 in them is replaced.
+    fn lossy<'t>(&self, bytes: &'t [u8], redact: impl for<'x> Fn(&Scope<'_>, &'x str) -> Cow<'x, str>) -> Cow<'t, str> {
+        let text = String::from_utf8_lossy(bytes);
+        let Some(scope) = &self.0 else {
+            return text;
+        };
+        match redact(scope, &text) {
+            Cow::Owned(redacted) => Cow::Owned(redacted),
+            Cow::Borrowed(same) if same == text => text,
+            Cow::Borrowed(other) => Cow::Owned(other.to_owned()),
         }
     }
 }
+
+/// The rules in force, and who takes notes.
+#[derive(Clone, Copy, Debug)]
+struct Scope<'r> {
+    rules: &'r Rules,
+    trail: &'r Trail,
+}
+
+impl<'r> Scope<'r> {
+    /// The rule that makes a name secret.
+    fn name(&self, name: &[u8]) -> Option<Rule<'r>> {
+        self.names().rule(name)
+    }
+
+    fn names(&self) -> Names<'r> {
+        Names {
+            configured: &self.rules.names,
+        }
+    }
+
+    fn paths(&self) -> &'r [JsonPath] {
+        &self.rules.paths
+    }
+
+    fn patterns<'t>(&self, text: Cow<'t, str>, around: Around) -> Cow<'t, str> {
+        self.rules.patterns.redact(&self.names(), text, around, self.trail)
+    }
+
+    /// The rule for the first secret of a scalar that is known by its shape.
+    fn shape(&self, text: &str, around: Around) -> Option<Rule<'static>> {
+        let found = self.rules.patterns.find(&self.names(), text.as_bytes(), around);
+        found.iter().find_map(|found| match found.rule {
+            Rule::Pattern(pattern) => Some(Rule::Pattern(pattern)),
+            Rule::Name(word) => Some(Rule::Name(word)),
+            Rule::Configured(_) | Rule::Path(_) => None,
+        })
+    }
+
+    /// A text of no structure.
+    fn text<'t>(&self, text: Cow<'t, str>, cut: bool) -> Cow<'t, str> {
+        self.patterns(text, Around { json: false, cut })
+    }
+
+    /// A text that may hold JSON.
+    fn embedded<'t>(&self, text: &'t str, cut: bool, level: u8) -> Cow<'t, str> {
+        let begins = text.trim_start().as_bytes();
+        if matches!(begins.first(), Some(b'{' | b'[')) && level <= LEVELS {
+            let redacted = json::redact(self, text, cut, level);
+            if redacted.placed {
+                return redacted.text;
+            }
+        }
+        self.text(Cow::Borrowed(text), cut)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, Status};
 use sidelog_record::Level;
 
 use super::record::{error_type, path_and_query, server};
-use super::redact::Redactor;
+use super::redact::{Applied, Redactor};
 use crate::generation::Generation;
 use crate::queue::exchange::{Exchange, TraceContext};
 use crate::settings::{Direction, Traces};
@@ -135,7 +135,8 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
     }
     all.optional("http.route", generation.route_path(exchange.route));
     all.number("http.response.status_code", exchange.response.status);
-    url(&mut all, exchange, redactor, kind);
+    let redaction = redactor.under(generation.policy(exchange.route));
+    url(&mut all, exchange, &redaction, kind);
     let (host, port) = server(request.authority);
     all.optional("server.address", host);
     all.number("server.port", port);
@@ -147,7 +148,7 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
     all.optional("network.peer.address", peer.map(|peer| peer.ip().to_string()));
     all.number("network.peer.port", peer.map(|peer| peer.port()));
     all.text("network.protocol.version", request.version.as_str());
-    let user_agent = request.fields.get("user-agent").map(String::from_utf8_lossy);
+    let user_agent = request.fields.get("user-agent").map(|agent| redaction.text(agent));
     all.optional("user_agent.original", user_agent);
     let status = exchange.response.status.filter(|_| is_failure(exchange, kind));
     let status = status.map(|status| Cow::Owned(status.to_string()));
@@ -161,11 +162,11 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
 }
 
 /// What was asked for: a server is asked by path and query, a client asks by the whole URL.
-fn url(all: &mut Attributes, exchange: &Exchange<'_>, redactor: &Redactor, kind: SpanKind) {
+fn url(all: &mut Attributes, exchange: &Exchange<'_>, redaction: &Applied<'_>, kind: SpanKind) {
     let request = &exchange.request;
     let (path, query) = path_and_query(request.target);
-    let path = String::from_utf8_lossy(path);
-    let query = query.map(|query| redactor.query(query));
+    let path = redaction.path(path);
+    let query = query.map(|query| redaction.query(query));
     if kind == SpanKind::Client {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         let authority = String::from_utf8_lossy(request.authority);
@@ -249,7 +250,7 @@ mod tests {
         span(
             exchange,
             &Generation::new(1, settings),
-            &Redactor::new(&Redaction::default()),
+            &Redactor::new(&Redaction::default()).unwrap(),
         )
     }
 

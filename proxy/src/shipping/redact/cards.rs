@@ -1,0 +1,214 @@
+//! Card numbers in a text: 13 to 19 digits of a known scheme whose check digit fits (ISO/IEC 7812), alone or in groups
+//! joined by a blank or a hyphen.
+
+use std::ops::Range;
+
+use super::patterns::Found;
+use super::trail::Rule;
+
+/// The digits of a card number.
+const LEAST: usize = 13;
+const MOST: usize = 19;
+/// So many digits at a cut are kept from being read: what card numbers are masked to.
+const LEAST_CUT: usize = 7;
+/// A run of a card number's digits is found by looking at two of so many bytes: shorter runs are none.
+const STRIDE: usize = 6;
+/// More groups than this are no card number.
+const GROUPS: usize = 24;
+
+/// Adds the card numbers of a text.
+pub(super) fn find(text: &[u8], cut: bool, found: &mut Vec<Found<'_>>) {
+    let mut at = 0;
+    while at < text.len() {
+        let Some(digit) = (at..at + 2).find(|at| is_digit(text, *at)) else {
+            at += STRIDE;
+            continue;
+        };
+        let run = around(text, digit);
+        if run.len() >= LEAST || (cut && run.end == text.len() && run.len() >= LEAST_CUT) {
+            of_run(text, run.clone(), cut && run.end == text.len(), found);
+        }
+        at = run.end + 1;
+    }
+}
+
+/// The digits around one, with the single joints between them.
+fn around(text: &[u8], digit: usize) -> Range<usize> {
+    let (mut start, mut end) = (digit, digit + 1);
+    loop {
+        if start.checked_sub(1).is_some_and(|at| is_digit(text, at)) {
+            start -= 1;
+        } else if start
+            .checked_sub(2)
+            .is_some_and(|at| is_digit(text, at) && is_joint(text, at + 1))
+        {
+            start -= 2;
+        } else {
+            break;
+        }
+    }
+    loop {
+        if is_digit(text, end) {
+            end += 1;
+        } else if is_joint(text, end) && is_digit(text, end + 1) {
+            end += 2;
+        } else {
+            break;
+        }
+    }
+    start..end
+}
+
+/// Adds the card numbers among the groups of a run.
+fn of_run(text: &[u8], run: Range<usize>, cut: bool, found: &mut Vec<Found<'_>>) {
+    let Some(bytes) = text.get(run.clone()).filter(|_| stands_alone(text, &run)) else {
+        return;
+    };
+    let mut starts = vec![0];
+    starts.extend((0..bytes.len()).filter(|at| !is_digit(bytes, *at)).map(|at| at + 1));
+    starts.truncate(GROUPS);
+    let mut free = 0;
+    for start in starts.iter().copied() {
+        let ends = starts
+            .iter()
+            .map(|next| next.saturating_sub(1))
+            .chain([bytes.len()])
+            .filter(|end| *end > start);
+        let longest = ends
+            .filter(|end| {
+                let group = bytes.get(start..*end).unwrap_or_default();
+                is_card(group, cut && *end == bytes.len())
+            })
+            .max();
+        if let Some(end) = longest.filter(|_| start >= free) {
+            found.push(Found {
+                range: run.start + start..run.start + end,
+                rule: Rule::Pattern("card"),
+                name: b"",
+            });
+            free = end;
+        }
+    }
+}
+
+/// Whether neither a word nor a decimal point is around it.
+fn stands_alone(text: &[u8], run: &Range<usize>) -> bool {
+    let byte = |at: Option<usize>| at.and_then(|at| text.get(at)).copied();
+    let before = byte(run.start.checked_sub(1));
+    let decimals = before == Some(b'.') && byte(run.start.checked_sub(2)).is_some_and(|byte| byte.is_ascii_digit());
+    let in_word = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    !decimals && !in_word(before) && !in_word(byte(Some(run.end)))
+}
+
+fn is_card(group: &[u8], cut: bool) -> bool {
+    let mut digits = [0_u8; MOST];
+    let mut count = 0;
+    for byte in group.iter().filter(|byte| byte.is_ascii_digit()) {
+        let Some(place) = digits.get_mut(count) else {
+            return false;
+        };
+        *place = byte - b'0';
+        count += 1;
+    }
+    let Some(digits) = digits.get(..count) else {
+        return false;
+    };
+    let begun = cut && count >= LEAST_CUT && scheme(digits).is_some();
+    begun || (count >= LEAST && scheme(digits).is_some_and(|lengths| lengths.contains(&count)) && luhn(digits))
+}
+
+/// The lengths of the numbers of a scheme; `None` for a number of none.
+fn scheme(digits: &[u8]) -> Option<Range<usize>> {
+    let first = digits.get(..4)?;
+    let four = first.iter().fold(0, |number, digit| number * 10 + u32::from(*digit));
+    match four {
+        4000..=4999 => Some(13..20),
+        5100..=5599 | 2200..=2204 | 2221..=2720 => Some(16..17),
+        3400..=3499 | 3700..=3799 => Some(15..16),
+        3000..=3059 | 3600..=3699 | 3800..=3999 => Some(14..20),
+        3528..=3589 | 6011 | 6440..=6599 | 6200..=6299 | 8100..=8199 => Some(16..20),
+        5000..=5099 | 5600..=5899 | 6300..=6399 | 6700..=6799 => Some(13..20),
+        _ => None,
+    }
+}
+
+fn luhn(digits: &[u8]) -> bool {
+    let sum: u32 = digits
+        .iter()
+        .rev()
+        .enumerate()
+        .map(|(at, digit)| {
+            let digit = u32::from(*digit);
+            let doubled = if digit > 4 { digit * 2 - 9 } else { digit * 2 };
+            if at % 2 == 1 { doubled } else { digit }
+        })
+        .sum();
+    sum.is_multiple_of(10)
+}
+
+fn is_digit(text: &[u8], at: usize) -> bool {
+    text.get(at).is_some_and(u8::is_ascii_digit)
+}
+
+fn is_joint(text: &[u8], at: usize) -> bool {
+    text.get(at).is_some_and(|byte| matches!(byte, b' ' | b'-'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cards(text: &str, cut: bool) -> Vec<&str> {
+        let mut found = Vec::new();
+        find(text.as_bytes(), cut, &mut found);
+        found
+            .iter()
+            .map(|found| text.get(found.range.clone()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn card_numbers_are_found_alone_and_in_groups_at_any_place() {
+        for card in [
+            "4111111111111111",
+            "4111 1111 1111 1111",
+            "4111-1111-1111-1111",
+            "378282246310005",
+            "3782 822463 10005",
+            "5555555555554444",
+            "6011111111111117",
+            "30569309025904",
+            "4222222222222",
+        ] {
+            for before in ["", "a ", "no.: ", "\"", "12345,", "x=", "2026-01-02 "] {
+                let text = format!("{before}{card} 12/27");
+                assert_eq!(cards(&text, false), [card], "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_numbers_stay() {
+        for text in [
+            "4111111111111112",
+            "1700000000000",
+            "1700000000000000000",
+            "0.4111111111111111",
+            "a4111111111111111",
+            "4111111111111111b",
+            "41111111111111111111",
+            "411111",
+            "2026-01-02 12:30:00",
+        ] {
+            assert_eq!(cards(text, false), Vec::<&str>::new(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_beginning_of_one_at_a_cut_counts() {
+        assert_eq!(cards("x 41111111", true), ["41111111"]);
+        assert_eq!(cards("x 4111 1111 1", true), ["4111 1111 1"]);
+        assert_eq!(cards("x 411111", true), Vec::<&str>::new());
+        assert_eq!(cards("x 17000000", true), Vec::<&str>::new());
+    }
+}

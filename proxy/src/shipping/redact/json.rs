@@ -1,0 +1,351 @@
+//! JSON, also cut, broken, or several documents one behind the other: one pass over its bytes that knows at each value
+//! under which key and path it stands.
+//!
+//! Values of secret keys become `"REDACTED"`; of objects and arrays under such a key every scalar does, so that the
+//! structure stays to be read. `null` stays. Strings with escapes are searched unescaped, and as JSON where they hold some.
+//!
+//! Invariants:
+//! - Valid JSON stays valid (`valid_json_stays_valid_and_no_marked_value_survives`).
+//! - What can't be placed ends the text: nothing behind it is kept (`what_cannot_be_placed_is_left_out`).
+//! - Nothing is copied or allocated while nothing is replaced and no string has escapes.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use memchr::memchr2;
+
+use super::edits::Edits;
+use super::escape;
+use super::patterns::{Around, run};
+use super::trail::Rule;
+use super::{REDACTED_STRING, Scope};
+use crate::settings::Step;
+
+/// Deeper JSON can't be placed.
+const DEPTH: u32 = 128;
+/// Shorter scalars hold no secret that is known by its shape.
+const SHORT: usize = 12;
+
+/// A text without its secrets, as far as it could be placed.
+#[derive(Debug)]
+pub(super) struct Redacted<'t> {
+    pub(super) text: Cow<'t, str>,
+    pub(super) placed: bool,
+}
+
+/// Takes the secrets out of JSON; `level` counts the strings it stands in.
+pub(super) fn redact<'t>(scope: &Scope<'_>, text: &'t str, cut: bool, level: u8) -> Redacted<'t> {
+    let mut walk = Walk::new(scope, text, cut, level);
+    let placed = walk.all().is_some();
+    let end = walk.at;
+    let structured = walk.edits.finish(end);
+    let around = Around {
+        json: true,
+        cut: cut || !placed,
+    };
+    Redacted {
+        text: scope.patterns(structured, around),
+        placed,
+    }
+}
+
+/// What may come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expect {
+    /// A value; in an array also its end.
+    Value,
+    /// A key, or the object's end.
+    Key,
+    /// A comma or an end; at the top another document.
+    After,
+}
+
+struct Walk<'t, 's> {
+    scope: &'s Scope<'s>,
+    text: &'t str,
+    bytes: &'t [u8],
+    at: usize,
+    cut: bool,
+    level: u8,
+    edits: Edits<'t>,
+    /// One bit for each open container, the innermost lowest: whether it is an object.
+    objects: u128,
+    depth: u32,
+    expect: Expect,
+    /// The key of the value that comes, and the rule that takes it out.
+    key: Range<usize>,
+    rule: Option<Rule<'s>>,
+    /// Within which depth everything is taken out.
+    secret: Option<(u32, Rule<'s>)>,
+    /// How many steps of each path lead to where we are.
+    progress: Vec<u32>,
+}
+
+impl<'t, 's> Walk<'t, 's> {
+    fn new(scope: &'s Scope<'s>, text: &'t str, cut: bool, level: u8) -> Self {
+        Self {
+            scope,
+            text,
+            bytes: text.as_bytes(),
+            at: 0,
+            cut,
+            level,
+            edits: Edits::new(text),
+            objects: 0,
+            depth: 0,
+            expect: Expect::Value,
+            key: 0..0,
+            rule: None,
+            secret: None,
+            progress: vec![0; scope.paths().len()],
+        }
+    }
+
+    /// Walks to the end; `None` when something can't be placed, and `at` is where it begins.
+    fn all(&mut self) -> Option<()> {
+        if self.text.starts_with('\u{feff}') {
+            self.at = '\u{feff}'.len_utf8();
+        }
+        while let Some(byte) = self.next() {
+            match self.expect {
+                Expect::Value => self.value(byte)?,
+                Expect::Key => self.key(byte)?,
+                Expect::After => self.after(byte)?,
+            }
+        }
+        Some(())
+    }
+
+    /// The next byte that is no blank.
+    fn next(&mut self) -> Option<u8> {
+        loop {
+            let byte = *self.bytes.get(self.at)?;
+            // 0x1e begins the documents of a JSON text sequence (RFC 7464).
+            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | 0x1e) {
+                return Some(byte);
+            }
+            self.at += 1;
+        }
+    }
+
+    fn in_object(&self) -> bool {
+        self.depth > 0 && self.objects & 1 == 1
+    }
+
+    fn after(&mut self, byte: u8) -> Option<()> {
+        match byte {
+            b',' => {
+                self.at += 1;
+                self.expect = if self.in_object() { Expect::Key } else { Expect::Value };
+            }
+            b'}' | b']' => self.close(byte)?,
+            _ if self.depth == 0 => self.value(byte)?,
+            _ => return None,
+        }
+        Some(())
+    }
+
+    fn key(&mut self, byte: u8) -> Option<()> {
+        if byte == b'}' {
+            return self.close(byte);
+        }
+        let start = self.at;
+        let (inner, end) = match byte {
+            b'"' | b'\'' => {
+                let string = string(self.bytes, start, byte);
+                (string.inner, string.end)
+            }
+            _ => {
+                let bare = run(self.bytes, start, |byte| {
+                    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'$')
+                });
+                (bare.clone(), bare.end)
+            }
+        };
+        if end == start {
+            return None;
+        }
+        self.at = end;
+        let Some(byte) = self.next() else {
+            return Some(());
+        };
+        if byte != b':' {
+            self.at = start;
+            return None;
+        }
+        self.at += 1;
+        self.key = inner;
+        self.judge();
+        self.expect = Expect::Value;
+        Some(())
+    }
+
+    /// Finds the rule for the value behind `key`.
+    fn judge(&mut self) {
+        let raw = self.text.get(self.key.clone()).unwrap_or_default();
+        let key = if raw.contains('\\') {
+            Cow::Owned(escape::undone(raw))
+        } else {
+            Cow::Borrowed(raw)
+        };
+        self.rule = self.scope.name(key.as_bytes());
+        let on = self.step(|step| matches!(step, Step::Key(name) if name.to_lowercase() == key.to_lowercase()));
+        self.rule = self.rule.or(on);
+    }
+
+    /// Follows the paths one level down; gives the one that ends here.
+    fn step(&mut self, fits: impl Fn(&Step) -> bool) -> Option<Rule<'s>> {
+        let mut ends = None;
+        for (path, progress) in self.scope.paths().iter().zip(&mut self.progress) {
+            *progress = (*progress).min(self.depth - 1);
+            let reached = *progress + 1 == self.depth;
+            if reached && path.steps.get(*progress as usize).is_some_and(&fits) {
+                *progress += 1;
+                if path.steps.len() == *progress as usize {
+                    ends = Some(Rule::Path(&path.text));
+                }
+            }
+        }
+        ends
+    }
+
+    fn value(&mut self, byte: u8) -> Option<()> {
+        if self.depth > 0 && !self.in_object() && byte != b']' {
+            self.rule = if self.progress.is_empty() {
+                None
+            } else {
+                self.step(|step| *step == Step::Elements)
+            };
+        }
+        match byte {
+            b'{' | b'[' => return self.open(byte == b'{'),
+            b']' if self.depth > 0 && !self.in_object() => return self.close(byte),
+            b'"' | b'\'' => self.string(byte),
+            b',' | b':' | b'}' | b']' => return None,
+            _ => self.scalar(),
+        }
+        self.rule = None;
+        self.expect = Expect::After;
+        Some(())
+    }
+
+    fn open(&mut self, object: bool) -> Option<()> {
+        if self.depth == DEPTH {
+            return None;
+        }
+        self.depth += 1;
+        self.objects = self.objects << 1 | u128::from(object);
+        if let Some(rule) = self.rule.take().filter(|_| self.secret.is_none()) {
+            self.secret = Some((self.depth, rule));
+        }
+        self.expect = if object { Expect::Key } else { Expect::Value };
+        self.at += 1;
+        Some(())
+    }
+
+    fn close(&mut self, byte: u8) -> Option<()> {
+        if self.depth == 0 || self.in_object() != (byte == b'}') {
+            return None;
+        }
+        if self.secret.is_some_and(|(depth, _)| depth == self.depth) {
+            self.secret = None;
+        }
+        self.depth -= 1;
+        self.objects >>= 1;
+        for progress in &mut self.progress {
+            *progress = (*progress).min(self.depth);
+        }
+        self.expect = Expect::After;
+        self.at += 1;
+        Some(())
+    }
+
+    /// The rule that takes out the scalar here.
+    fn taken_out(&self) -> Option<Rule<'s>> {
+        self.rule.or(self.secret.map(|(_, rule)| rule))
+    }
+
+    fn take_out(&mut self, token: Range<usize>, rule: &Rule<'_>) {
+        let key = self.bytes.get(self.key.clone()).unwrap_or_default();
+        self.scope.trail.note(key, rule);
+        self.edits.replace(token, REDACTED_STRING);
+    }
+
+    fn string(&mut self, quote: u8) {
+        let start = self.at;
+        let string = string(self.bytes, start, quote);
+        self.at = string.end;
+        if let Some(rule) = self.taken_out() {
+            if !string.inner.is_empty() {
+                self.take_out(start..string.end, &rule);
+            }
+        } else if string.escapes {
+            let raw = self.text.get(string.inner.clone()).unwrap_or_default();
+            let cut = self.cut && string.end == self.bytes.len();
+            let undone = escape::undone(raw);
+            if let Cow::Owned(redacted) = self.scope.embedded(&undone, cut, self.level + 1) {
+                self.edits.replace(string.inner, &escape::escaped(&redacted));
+            }
+        }
+    }
+
+    /// A number, a literal, or a bare word.
+    fn scalar(&mut self) {
+        let token = run(self.bytes, self.at, |byte| {
+            !matches!(byte, b',' | b':' | b'}' | b']' | b'{' | b'[' | b'"') && !byte.is_ascii_whitespace()
+        });
+        self.at = token.end;
+        let Some(text) = self.text.get(token.clone()) else {
+            return;
+        };
+        let cut = self.cut && token.end == self.bytes.len();
+        match self.taken_out() {
+            Some(_) if text == "null" => {}
+            Some(rule) => self.take_out(token, &rule),
+            None if text.len() < SHORT && !cut => {}
+            None => {
+                let rule = self.scope.shape(text, Around { json: true, cut });
+                if let Some(rule) = rule {
+                    self.take_out(token, &rule);
+                }
+            }
+        }
+    }
+}
+
+/// A string as it stands in a text.
+struct Quoted {
+    inner: Range<usize>,
+    /// Behind its closing quote, or of the text.
+    end: usize,
+    escapes: bool,
+}
+
+/// The string whose opening quote is at `start`.
+fn string(bytes: &[u8], start: usize, quote: u8) -> Quoted {
+    let mut at = start + 1;
+    let mut escapes = false;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        match memchr2(quote, b'\\', rest) {
+            None => {
+                return Quoted {
+                    inner: start + 1..bytes.len(),
+                    end: bytes.len(),
+                    escapes,
+                };
+            }
+            Some(found) if rest.get(found) == Some(&quote) => {
+                return Quoted {
+                    inner: start + 1..at + found,
+                    end: at + found + 1,
+                    escapes,
+                };
+            }
+            Some(found) => {
+                escapes = true;
+                at += found + 2;
+            }
+        }
+    }
+}

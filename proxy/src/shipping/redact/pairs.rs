@@ -1,0 +1,117 @@
+//! `name=value`, `name: value` and `"name": "value"` in a text that has no structure of its own.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use percent_encoding::percent_decode;
+
+use super::patterns::{Around, Found, run};
+use super::trail::Rule;
+use super::{REDACTED, names};
+
+/// Names of secrets: the built-in ones, and those of the configuration.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names<'r> {
+    pub(super) configured: &'r [(String, Box<[u8]>)],
+}
+
+/// A longer name is read from its end.
+const NAME_MAX: usize = 64;
+
+impl<'r> Names<'r> {
+    /// The rule that makes a name secret.
+    pub(super) fn rule(&self, name: &[u8]) -> Option<Rule<'r>> {
+        if let Some(word) = names::secret(name) {
+            return Some(Rule::Name(word));
+        }
+        let own = self.configured.iter().find(|(_, flat)| names::is(flat, name));
+        own.map(|(written, _)| Rule::Configured(written))
+    }
+}
+
+/// The value to take out at the `=` or `:` at `at`, if what stands before it is the name of a secret.
+pub(super) fn value<'t>(names: &Names<'t>, text: &'t [u8], at: usize, around: Around) -> Option<Found<'t>> {
+    let is_quote = |byte: u8| byte == b'\'' || (!around.json && matches!(byte, b'"' | b'\\'));
+    let before = text.get(..at)?;
+    let end = before
+        .iter()
+        .rposition(|byte| !is_blank(*byte))
+        .map_or(0, |last| last + 1);
+    let end = before
+        .get(..end)?
+        .iter()
+        .rposition(|byte| !is_quote(*byte))
+        .map_or(0, |last| last + 1);
+    let head = before.get(..end)?;
+    let start = head
+        .iter()
+        .rev()
+        .take(NAME_MAX)
+        .take_while(|byte| is_name(**byte))
+        .count();
+    let name = head.get(end - start..)?;
+    if name.is_empty() {
+        return None;
+    }
+    let decoded: Cow<'_, [u8]> = if name.contains(&b'%') {
+        percent_decode(name).into()
+    } else {
+        Cow::Borrowed(name)
+    };
+    let rule = names.rule(&decoded)?;
+    let value = behind(text, at + 1, around.json, of_a_line(&rule))?;
+    let bytes = text.get(value.clone())?;
+    (!bytes.is_empty() && bytes != REDACTED.as_bytes() && bytes != b"null").then_some(Found {
+        range: value,
+        rule,
+        name,
+    })
+}
+
+/// Whether the values of such a name hold blanks: `Authorization: Bearer abc`, `Cookie: a=1; b=2`.
+fn of_a_line(rule: &Rule<'_>) -> bool {
+    matches!(
+        rule,
+        Rule::Name("authorization" | "auth" | "authentication" | "cookie" | "cookies")
+    )
+}
+
+/// The value behind the joint: in quotes up to the same quote, else up to what ends a value.
+fn behind(text: &[u8], start: usize, json: bool, line: bool) -> Option<Range<usize>> {
+    let start = run(text, start, is_blank).end;
+    let escapes = if json {
+        start..start
+    } else {
+        run(text, start, |byte| byte == b'\\')
+    };
+    let quote = text
+        .get(escapes.end)
+        .copied()
+        .filter(|byte| *byte == b'\'' || (*byte == b'"' && !json));
+    if let Some(quote) = quote {
+        let inner = run(text, escapes.end + 1, |byte| {
+            byte != quote && !(json && matches!(byte, b'"' | b'\\'))
+        });
+        let closing = text
+            .get(inner.clone())?
+            .iter()
+            .rev()
+            .take_while(|byte| **byte == b'\\')
+            .count();
+        return Some(inner.start..inner.end - closing.min(escapes.len()));
+    }
+    let ends = |byte: u8| match byte {
+        b'"' | b'\\' | b'<' | b'\r' | b'\n' => true,
+        b'\'' | b'>' | b'`' | b',' | b';' | b'&' | b'{' | b'}' | b'[' | b']' | b'(' | b')' | b'|' => !line,
+        _ => !line && byte.is_ascii_whitespace(),
+    };
+    Some(run(text, start, |byte| !ends(byte)))
+}
+
+fn is_blank(byte: u8) -> bool {
+    byte == b' ' || byte == b'\t'
+}
+
+fn is_name(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte >= 0x80 || matches!(byte, b'_' | b'-' | b'.' | b'$' | b'[' | b']' | b'%')
+}
