@@ -3,7 +3,11 @@
 //! Every exchange carries the number of the generation it was served under, so that the shipping side
 //! judges it by the same rules.
 
-use crate::settings::{Capture, Settings};
+use std::time::Duration;
+
+use sidelog_record::End;
+
+use crate::settings::{Capture, KeepBodies, Settings};
 
 /// The configuration that exchanges are served and recorded under.
 #[derive(Debug)]
@@ -95,6 +99,27 @@ impl Policy {
         self.capture.response_body
     }
 
+    /// Whether there is a record of an exchange that ended so. The same trace gets the same answer everywhere.
+    pub fn records(&self, trace_id: [u8; 16], end: End, status: Option<u16>) -> bool {
+        let share = self.capture.sample;
+        self.capture.enabled && (share >= 1.0 || end.failed(status) || place(trace_id) < share)
+    }
+
+    /// Whether the bodies of an exchange that ended so are kept.
+    pub fn keeps_bodies(&self, end: End, status: Option<u16>, took: Duration) -> bool {
+        match self.capture.keep_bodies {
+            KeepBodies::Always => true,
+            KeepBodies::Failed => end.failed(status),
+            KeepBodies::FailedOrSlow => end.failed(status) || took > self.capture.slow,
+            KeepBodies::Never => false,
+        }
+    }
+
+    /// Whether no body is ever kept, so that none needs to be copied.
+    pub fn keeps_no_bodies(&self) -> bool {
+        self.capture.keep_bodies == KeepBodies::Never
+    }
+
     /// Whether secrets are taken out.
     pub fn redact(&self) -> bool {
         self.redact
@@ -114,6 +139,17 @@ impl Policy {
             .trim_ascii();
         self.types.iter().any(|pattern| pattern.fits(essence))
     }
+}
+
+/// Where a trace stands among all, from 0 to 1. Its id is mixed: not every program makes random ones.
+fn place(trace_id: [u8; 16]) -> f64 {
+    let id = u128::from_be_bytes(trace_id);
+    let mut mixed = (id >> 64) as u64 ^ (id as u64).rotate_left(32);
+    // The finaliser of SplitMix64.
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^= mixed >> 31;
+    (mixed >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A content type with at most one `*`: `application/*+json`.
@@ -172,6 +208,47 @@ mod tests {
             "+json",
         ] {
             assert!(!policy.records_type(not_recorded.as_bytes()), "{not_recorded}");
+        }
+    }
+
+    #[test]
+    fn a_share_of_traces_is_recorded_and_all_that_failed() {
+        let sample = 0.25;
+        let policy = Policy::new(
+            Capture {
+                sample,
+                ..Capture::default()
+            },
+            true,
+        );
+        let recorded = |id: u32| policy.records(u128::from(id).to_be_bytes(), End::Complete, Some(200));
+        let count = (0..10_000).filter(|id| recorded(*id)).count();
+        assert!((2_300..2_700).contains(&count), "{count}");
+        assert!((0..100_u128).all(|id| policy.records(id.to_be_bytes(), End::Complete, Some(500))));
+        assert!((0..100_u128).all(|id| policy.records(id.to_be_bytes(), End::ClientGone, None)));
+    }
+
+    #[test]
+    fn bodies_are_kept_by_how_the_exchange_ended() {
+        let kept = |keep_bodies, status, millis| {
+            let policy = Policy::new(
+                Capture {
+                    keep_bodies,
+                    ..Capture::default()
+                },
+                true,
+            );
+            policy.keeps_bodies(End::Complete, Some(status), Duration::from_millis(millis))
+        };
+        for (keep, good, failed, slow) in [
+            (KeepBodies::Always, true, true, true),
+            (KeepBodies::Failed, false, true, false),
+            (KeepBodies::FailedOrSlow, false, true, true),
+            (KeepBodies::Never, false, false, false),
+        ] {
+            assert_eq!(kept(keep, 404, 1_000), good, "{keep:?}");
+            assert_eq!(kept(keep, 503, 0), failed, "{keep:?}");
+            assert_eq!(kept(keep, 200, 1_001), slow, "{keep:?}");
         }
     }
 

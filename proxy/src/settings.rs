@@ -31,7 +31,7 @@ use sidelog_chassis::logging::LogSettings;
 use sidelog_chassis::nats::NatsSettings;
 use sidelog_chassis::settings::{Program, Variable, as_text, duration};
 
-pub use capture::{Capture, CaptureOverride};
+pub use capture::{Capture, CaptureOverride, KeepBodies};
 pub use collector::{Collector, CollectorError};
 pub use headers::Headers;
 pub use listener::{Direction, Listener, TraceMode, UpstreamProtocol};

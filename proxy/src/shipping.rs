@@ -36,6 +36,7 @@ use tokio::time::Instant;
 
 pub mod body;
 pub mod counts;
+pub mod decode;
 pub mod delivery;
 pub mod jetstream;
 pub mod loss;

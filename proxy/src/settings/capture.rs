@@ -1,12 +1,14 @@
 //! `[capture]`: what is recorded, and what a route changes of it.
 
-use serde::Deserialize;
-use sidelog_chassis::settings::ByteSize;
+use std::time::Duration;
 
-use super::content_type;
+use serde::{Deserialize, Deserializer};
+use sidelog_chassis::settings::{ByteSize, duration};
+
+use super::{content_type, number};
 
 /// What is recorded of an exchange.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Capture {
     /// Whether there is a record.
@@ -24,6 +26,14 @@ pub struct Capture {
     /// The content types whose bodies are recorded, in lower case; `*` stands for anything.
     #[serde(deserialize_with = "content_type::list")]
     pub content_types: Vec<String>,
+    /// Of which exchanges the bodies are kept; decided when one has ended.
+    pub keep_bodies: KeepBodies,
+    /// An exchange that takes longer is slow.
+    #[serde(with = "duration")]
+    pub slow: Duration,
+    /// The share of exchanges that are recorded, by trace id; failed ones always are.
+    #[serde(deserialize_with = "number::share")]
+    pub sample: f64,
     /// Memory of all open exchanges' captures; over it, bodies are left out.
     pub memory_max: ByteSize,
 }
@@ -48,6 +58,9 @@ impl Default for Capture {
             response_body: true,
             body_max: ByteSize::kib(64),
             content_types: content_types.map(str::to_owned).to_vec(),
+            keep_bodies: KeepBodies::Always,
+            slow: Duration::from_secs(1),
+            sample: 1.0,
             memory_max: ByteSize::mib(24),
         }
     }
@@ -68,13 +81,30 @@ impl Capture {
                 .content_types
                 .clone()
                 .unwrap_or_else(|| self.content_types.clone()),
+            keep_bodies: route.keep_bodies.unwrap_or(self.keep_bodies),
+            slow: route.slow.unwrap_or(self.slow),
+            sample: route.sample.unwrap_or(self.sample),
             memory_max: self.memory_max,
         }
     }
 }
 
+/// Of which exchanges the bodies are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepBodies {
+    /// Of all.
+    Always,
+    /// Of those that failed.
+    Failed,
+    /// Of those that failed, and of those that took longer than [`Capture::slow`].
+    FailedOrSlow,
+    /// Of none.
+    Never,
+}
+
 /// What a route changes of [`Capture`]. The memory is the process's, so a route has no share of its own.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptureOverride {
     /// See [`Capture::enabled`].
@@ -92,6 +122,22 @@ pub struct CaptureOverride {
     /// See [`Capture::content_types`].
     #[serde(deserialize_with = "content_type::optional_list")]
     pub content_types: Option<Vec<String>>,
+    /// See [`Capture::keep_bodies`].
+    pub keep_bodies: Option<KeepBodies>,
+    /// See [`Capture::slow`].
+    #[serde(deserialize_with = "some_duration")]
+    pub slow: Option<Duration>,
+    /// See [`Capture::sample`].
+    #[serde(deserialize_with = "some_share")]
+    pub sample: Option<f64>,
+}
+
+fn some_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration::deserialize(deserializer).map(Some)
+}
+
+fn some_share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<f64>, D::Error> {
+    number::share(deserializer).map(Some)
 }
 
 #[cfg(test)]
@@ -110,6 +156,9 @@ mod tests {
             response_body: Some(false),
             body_max: Some(ByteSize::kib(1)),
             content_types: Some(vec!["text/css".to_owned()]),
+            keep_bodies: Some(KeepBodies::Never),
+            slow: Some(Duration::ZERO),
+            sample: Some(0.5),
         };
         let changed = Capture {
             enabled: false,
@@ -119,6 +168,9 @@ mod tests {
             response_body: false,
             body_max: ByteSize::kib(1),
             content_types: vec!["text/css".to_owned()],
+            keep_bodies: KeepBodies::Never,
+            slow: Duration::ZERO,
+            sample: 0.5,
             memory_max: capture.memory_max,
         };
         assert_eq!(capture.with(&route), changed);

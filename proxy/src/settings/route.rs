@@ -9,7 +9,7 @@ use super::redaction::RedactionOverride;
 use super::upstream::Upstream;
 
 /// A path, and what differs for it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// The path: literal segments, `{name}` for any one segment, `/*` at the end for the folder and all below it. Also

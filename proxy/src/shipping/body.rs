@@ -1,23 +1,26 @@
-//! What was copied of a body, as the text that is recorded: decoded, cut, redacted.
+//! What was copied of a body, as the text that is recorded: decoded, read by its charset, redacted.
 //!
 //! Invariants:
 //! - A body is recorded as the text it is or left out with a reason, never changed but by redaction and never silently
 //!   short (`a_body_cut_inside_a_character_ends_before_it`).
+//! - A secret is found before the text is cut once more to fit its record.
+
+use std::borrow::Cow;
 
 use sidelog_record::Omitted;
 
-use super::redact::{Applied, Kind};
+use super::decode;
+use super::redact::{Applied, Clean, Kind};
 use crate::generation::Policy;
 use crate::queue::exchange::{Body, Fields};
 
 /// The record's body for a captured one, whose message had these header fields.
 pub fn record<'a>(
     body: &Body<'a>,
-    fields: Fields<'a>,
+    fields: Fields<'_>,
     redaction: &Applied<'_>,
-    _policy: &Policy,
+    policy: &Policy,
 ) -> sidelog_record::Body<'a> {
-    let cut = (body.bytes.len() as u64) < body.size;
     let mut record = sidelog_record::Body {
         size: Some(body.size),
         content: None,
@@ -27,37 +30,195 @@ pub fn record<'a>(
     if body.omitted.is_some() || body.bytes.is_empty() {
         return record;
     }
-    let Some(text) = utf8(body.bytes, cut) else {
-        record.omitted = Some(Omitted::Decode);
-        return record;
-    };
-    let clean = redaction.body(kind(fields), text, cut);
-    record.content = Some(clean.text).filter(|text| !text.is_empty() || !clean.ends_early);
-    record.omitted = clean.ends_early.then_some(Omitted::Redaction);
-    record.truncated = (cut || clean.ends_early) && record.content.is_some();
+    let cut = (body.bytes.len() as u64) < body.size;
+    match text(body.bytes, fields, redaction, policy.body_max(), cut) {
+        Ok((clean, cut)) => {
+            record.omitted = clean.ends_early.then_some(Omitted::Redaction);
+            record.content = Some(clean.text).filter(|text| !text.is_empty());
+            record.truncated = (cut || clean.ends_early) && record.content.is_some();
+        }
+        Err(reason) => record.omitted = Some(reason),
+    }
     record
 }
 
-fn kind(fields: Fields<'_>) -> Kind {
-    let essence = fields.get("content-type").unwrap_or_default();
-    let essence = essence
-        .split(|byte| *byte == b';')
-        .next()
-        .unwrap_or_default()
-        .trim_ascii();
-    let essence = String::from_utf8_lossy(essence).to_ascii_lowercase();
-    match essence.as_str() {
-        "application/x-www-form-urlencoded" => Kind::Form,
-        json if json.contains("json") => Kind::Json,
-        _ => Kind::Text,
+/// The text as it may be recorded, and whether it is cut.
+fn text<'a>(
+    bytes: &'a [u8],
+    fields: Fields<'_>,
+    redaction: &Applied<'_>,
+    limit: usize,
+    cut: bool,
+) -> Result<(Clean<'a>, bool), Omitted> {
+    let content_type = fields.get("content-type").unwrap_or_default();
+    let decoded = decode::content(bytes, fields, limit, cut).ok_or(Omitted::Decode)?;
+    let cut = decoded.cut;
+    if decoded.bytes.is_empty() && cut {
+        return Err(Omitted::Decode);
+    }
+    if let Some(boundary) = parameter(content_type, "boundary").filter(|_| is_multipart(content_type)) {
+        let clean = redaction.multipart(&decoded.bytes, boundary, cut);
+        return Ok((clean.ok_or(Omitted::Redaction)?, cut));
+    }
+    if is_multipart(content_type) {
+        return Err(Omitted::Redaction);
+    }
+    let (kind, charset) = (Kind::of(content_type), parameter(content_type, "charset"));
+    let clean = match decoded.bytes {
+        Cow::Borrowed(bytes) => match decode::text(bytes, charset, cut).ok_or(Omitted::Decode)? {
+            Cow::Borrowed(text) => redaction.body(kind, text, cut),
+            Cow::Owned(text) => owned(redaction, kind, text, cut),
+        },
+        Cow::Owned(bytes) => {
+            let text = decode::text(&bytes, charset, cut).ok_or(Omitted::Decode)?;
+            owned(redaction, kind, text.into_owned(), cut)
+        }
+    };
+    Ok((clean, cut))
+}
+
+/// As [`Applied::body`] for a text that was made here.
+fn owned<'a>(redaction: &Applied<'_>, kind: Kind, text: String, cut: bool) -> Clean<'a> {
+    let clean = redaction.body(kind, &text, cut);
+    let ends_early = clean.ends_early;
+    let text = match clean.text {
+        Cow::Owned(redacted) => redacted,
+        Cow::Borrowed(same) if same.len() == text.len() => text,
+        Cow::Borrowed(front) => front.to_owned(),
+    };
+    Clean {
+        text: Cow::Owned(text),
+        ends_early,
     }
 }
 
-/// The bytes as text; when they were cut, without a character that the cut went through.
-fn utf8(bytes: &[u8], cut: bool) -> Option<&str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Some(text),
-        Err(error) if cut && error.error_len().is_none() => std::str::from_utf8(bytes.get(..error.valid_up_to())?).ok(),
-        Err(_) => None,
+fn is_multipart(content_type: &[u8]) -> bool {
+    content_type
+        .get(.."multipart/".len())
+        .is_some_and(|front| front.eq_ignore_ascii_case(b"multipart/"))
+}
+
+/// A parameter of a content type, without its quotes (RFC 9110, 5.6.6).
+fn parameter<'f>(content_type: &'f [u8], name: &str) -> Option<&'f [u8]> {
+    content_type.split(|byte| *byte == b';').skip(1).find_map(|parameter| {
+        let at = parameter.iter().position(|byte| *byte == b'=')?;
+        let (key, value) = parameter.split_at_checked(at)?;
+        let value = value.get(1..)?.trim_ascii();
+        let bare = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
+        key.trim_ascii()
+            .eq_ignore_ascii_case(name.as_bytes())
+            .then_some(bare.unwrap_or(value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::generation::Generation;
+    use crate::settings::{Redaction, Settings};
+    use crate::shipping::decode::tests::encoded;
+    use crate::shipping::redact::Redactor;
+
+    /// The record of a body of this content type and coding.
+    fn recorded(
+        content_type: &str,
+        coding: &str,
+        bytes: &[u8],
+        size: usize,
+    ) -> (Option<String>, Option<Omitted>, bool) {
+        let mut fields = Vec::new();
+        Fields::push(&mut fields, b"content-type", content_type.as_bytes());
+        Fields::push(&mut fields, b"content-encoding", coding.as_bytes());
+        let body = Body {
+            size: size as u64,
+            bytes,
+            omitted: None,
+        };
+        let generation = Generation::new(1, Settings::default());
+        let redactor = Redactor::new(&Redaction::default()).unwrap();
+        let policy = generation.policy(None);
+        let record = record(&body, Fields(&fields), &redactor.under(policy), policy);
+        assert_eq!(record.size, Some(size as u64));
+        (record.content.map(Cow::into_owned), record.omitted, record.truncated)
+    }
+
+    fn whole(text: &str) -> (Option<String>, Option<Omitted>, bool) {
+        (Some(text.to_owned()), None, false)
+    }
+
+    #[test]
+    fn a_whole_body_is_its_text() {
+        assert_eq!(recorded("text/plain", "", "grüße".as_bytes(), 7), whole("grüße"));
+        assert_eq!(
+            recorded("text/plain; charset=latin1", "", b"gr\xfc\xdfe", 5),
+            whole("grüße")
+        );
+        assert_eq!(
+            recorded("text/csv; Charset=\"utf-16le\"", "", b"a\0,\0b\0", 6),
+            whole("a,b")
+        );
+    }
+
+    #[test]
+    fn a_compressed_body_is_its_text_and_its_size_is_that_on_the_wire() {
+        for coding in ["gzip", "br", "zstd", "deflate"] {
+            let sent = encoded(coding, br#"{"name":"Ada","password":"abc"}"#);
+            let content = whole(r#"{"name":"Ada","password":"REDACTED"}"#);
+            assert_eq!(
+                recorded("application/json", coding, &sent, sent.len()),
+                content,
+                "{coding}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_cut_inside_a_character_ends_before_it() {
+        let front = "grüße".as_bytes().get(..3).unwrap();
+        let content = Some("gr".to_owned());
+        assert_eq!(recorded("text/plain", "", front, 7), (content, None, true));
+    }
+
+    #[test]
+    fn what_is_no_text_is_left_out_with_a_reason() {
+        let decode = (None, Some(Omitted::Decode), false);
+        assert_eq!(recorded("text/plain", "", b"\xff\xfd\x00", 3), decode);
+        assert_eq!(recorded("text/plain", "gzip", b"no gzip at all, but text", 24), decode);
+        assert_eq!(recorded("text/plain; charset=klingon", "", b"a", 1), decode);
+        assert_eq!(recorded("text/plain", "aes128gcm", b"abc", 3), decode);
+    }
+
+    #[test]
+    fn what_cannot_be_searched_for_secrets_is_left_out_and_it_is_said() {
+        let broken = br#"{"a":1 "password":"abc"}"#;
+        let front = Some(r#"{"a":1 "#.to_owned());
+        assert_eq!(
+            recorded("application/json", "", broken, broken.len()),
+            (front, Some(Omitted::Redaction), true)
+        );
+        assert_eq!(
+            recorded("multipart/form-data", "", b"--x\r\n", 5),
+            (None, Some(Omitted::Redaction), false)
+        );
+    }
+
+    #[test]
+    fn a_body_that_was_not_copied_keeps_its_reason_and_size() {
+        let body = Body {
+            size: 9,
+            bytes: b"",
+            omitted: Some(Omitted::ContentType),
+        };
+        let generation = Generation::new(1, Settings::default());
+        let redactor = Redactor::new(&Redaction::default()).unwrap();
+        let policy = generation.policy(None);
+        let record = record(&body, Fields::default(), &redactor.under(policy), policy);
+        let told = (record.size, record.omitted, record.truncated);
+        assert_eq!(told, (Some(9), Some(Omitted::ContentType), false));
+    }
+
+    #[test]
+    fn an_empty_body_has_a_size_and_nothing_else() {
+        assert_eq!(recorded("text/plain", "", b"", 0), (None, None, false));
     }
 }

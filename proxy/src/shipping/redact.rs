@@ -26,6 +26,8 @@ mod edits;
 mod escape;
 mod headers;
 mod json;
+mod markup;
+mod multipart;
 mod names;
 mod pairs;
 mod parameters;
@@ -112,8 +114,34 @@ pub enum Kind {
     Json,
     /// `application/x-www-form-urlencoded`.
     Form,
+    /// JSON documents, one a line.
+    Lines,
+    /// XML.
+    Xml,
+    /// HTML.
+    Html,
+    /// Server-sent events.
+    Events,
     /// Text of no structure that is known.
     Text,
+}
+
+impl Kind {
+    /// The kind of a body with this `Content-Type`.
+    pub fn of(content_type: &[u8]) -> Self {
+        let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+        let essence = essence.trim_ascii().to_ascii_lowercase();
+        let ends = |end: &[u8]| essence.ends_with(end);
+        match essence.as_slice() {
+            b"application/x-www-form-urlencoded" => Self::Form,
+            b"text/event-stream" => Self::Events,
+            b"text/html" | b"application/xhtml+xml" => Self::Html,
+            _ if ends(b"ndjson") || ends(b"jsonl") || ends(b"jsonlines") || ends(b"json-seq") => Self::Lines,
+            _ if ends(b"json") => Self::Json,
+            _ if ends(b"xml") => Self::Xml,
+            _ => Self::Text,
+        }
+    }
 }
 
 /// A body's text as it may leave the process.
@@ -161,18 +189,23 @@ impl Applied<'_> {
                 ends_early: false,
             };
         };
-        let (text, placed) = match kind {
-            Kind::Json => {
-                let redacted = json::redact(scope, text, cut, 0);
-                (redacted.text, redacted.placed)
-            }
-            Kind::Form => (parameters::redact(scope, text, cut), true),
-            Kind::Text => (scope.embedded(text, cut, 0), true),
-        };
+        let (text, placed) = scope.of_kind(kind, text, cut);
         Clean {
             text,
             ends_early: !placed,
         }
+    }
+
+    /// A multipart body, cut or whole; `None` when its parts can't be told.
+    pub fn multipart<'t>(&self, bytes: &[u8], boundary: &[u8], cut: bool) -> Option<Clean<'t>> {
+        let (text, placed) = match &self.0 {
+            Some(scope) => multipart::redact(scope, bytes, boundary, cut)?,
+            None => (String::from_utf8_lossy(bytes).into_owned(), true),
+        };
+        Some(Clean {
+            text: Cow::Owned(text),
+            ends_early: !placed,
+        })
     }
 
     /// The bytes as text, redacted; what is no UTF-8 in them is replaced.
@@ -206,6 +239,55 @@ impl<'r> Scope<'r> {
         Names {
             configured: &self.rules.names,
         }
+    }
+
+    /// A body's text, and whether all of it could be placed.
+    fn of_kind<'t>(&self, kind: Kind, text: &'t str, cut: bool) -> (Cow<'t, str>, bool) {
+        let redacted = match kind {
+            Kind::Json => json::redact(self, text, cut, 0),
+            Kind::Xml => markup::redact(self, text, false, cut, 0),
+            Kind::Html => markup::redact(self, text, true, cut, 0),
+            Kind::Lines => return self.lines(text, cut, |line, cut| json::redact(self, line, cut, 0)),
+            Kind::Events => return self.lines(text, cut, |line, cut| self.event(line, cut)),
+            Kind::Form => return (parameters::redact(self, text, cut), true),
+            Kind::Text => return (self.embedded(text, cut, 0), true),
+        };
+        (redacted.text, redacted.placed)
+    }
+
+    /// Line by line; one that can't be placed leaves the others as they are.
+    fn lines<'t>(
+        &self,
+        text: &'t str,
+        cut: bool,
+        redact: impl for<'l> Fn(&'l str, bool) -> json::Redacted<'l>,
+    ) -> (Cow<'t, str>, bool) {
+        let mut edits = edits::Edits::new(text);
+        let (mut at, mut placed) = (0, true);
+        for line in text.split_inclusive('\n') {
+            let redacted = redact(line, cut && at + line.len() == text.len());
+            placed &= redacted.placed;
+            if !redacted.placed || matches!(redacted.text, Cow::Owned(_)) {
+                edits.replace(at..at + line.len(), &redacted.text);
+                if !redacted.placed {
+                    edits.replace(at + line.len()..at + line.len(), "\n");
+                }
+            }
+            at += line.len();
+        }
+        (edits.finish(text.len()), placed)
+    }
+
+    /// A line of a server-sent event (HTML Living Standard, 9.2.5): its field, its data as JSON or text.
+    fn event<'t>(&self, line: &'t str, cut: bool) -> json::Redacted<'t> {
+        let text = match line.split_once(':') {
+            Some(("data", data)) => match self.embedded(data, cut, 0) {
+                Cow::Owned(data) => Cow::Owned(format!("data:{data}")),
+                Cow::Borrowed(_) => Cow::Borrowed(line),
+            },
+            _ => self.text(Cow::Borrowed(line), cut),
+        };
+        json::Redacted { text, placed: true }
     }
 
     fn paths(&self) -> &'r [JsonPath] {

@@ -5,13 +5,14 @@
 //!   the runtime going down (`an_exchange_dropped_midway_is_handed_over_as_shutdown`).
 //! - Open exchanges never hold more body bytes than `capture.memory_max`
 //!   (`the_budget_of_open_exchanges_is_kept`); when it is spent a body is left out, with the reason.
+//! - What is kept is decided at the end; nothing of a body that isn't goes to the queue.
 //! - Nothing of a body is copied that its content type or the policy excludes.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::{HeaderMap, header};
 use sidelog_record::{End, Omitted};
@@ -123,12 +124,12 @@ impl BodyCapture {
         self.size = 0;
     }
 
-    fn view(&self) -> Body<'_> {
-        let omitted = self.omitted.filter(|_| self.size > 0);
+    fn view(&self, kept: bool) -> Body<'_> {
+        let omitted = self.omitted.or((!kept).then_some(Omitted::Tail));
         Body {
             size: self.size,
-            bytes: &self.bytes,
-            omitted,
+            bytes: if kept { &self.bytes } else { &[] },
+            omitted: omitted.filter(|_| self.size > 0),
         }
     }
 }
@@ -303,14 +304,17 @@ impl Capture {
 
     fn exchange(&self) -> Exchange<'_> {
         let part = |range: &Range<usize>| self.head.get(range.clone()).unwrap_or_default();
+        let policy = self.recorder.generation.policy(self.route);
+        let duration = self.elapsed();
+        let kept = policy.keeps_bodies(self.end, self.status, Duration::from_nanos(duration));
         let since_epoch = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         Exchange {
             generation: self.recorder.generation.number,
             listener: self.listener,
             route: self.route,
-            record: self.recorder.generation.policy(self.route).record(),
+            record: policy.records(self.trace.trace_id, self.end, self.status),
             started: u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX),
-            duration: self.elapsed(),
+            duration,
             first_byte: self.first_byte,
             end: self.end,
             error_type: self.error_type,
@@ -325,12 +329,12 @@ impl Capture {
                 target: part(&self.target),
                 authority: part(&self.authority),
                 fields: Fields(part(&self.request_fields)),
-                body: self.request_body.view(),
+                body: self.request_body.view(kept),
             },
             response: Response {
                 status: self.status,
                 fields: Fields(part(&self.response_fields)),
-                body: self.response_body.view(),
+                body: self.response_body.view(kept),
             },
         }
     }
@@ -361,15 +365,12 @@ fn append_fields(out: &mut Vec<u8>, fields: &HeaderMap) -> Range<usize> {
 
 /// How many bytes of a body to copy, or why none.
 fn body_plan(policy: &Policy, wanted: bool, fields: &HeaderMap) -> Result<usize, Omitted> {
-    if !policy.record() || !wanted {
+    if !policy.record() || !wanted || policy.keeps_no_bodies() {
         return Err(Omitted::Policy);
     }
     let content_type = fields.get(header::CONTENT_TYPE).map(header::HeaderValue::as_bytes);
     if !content_type.is_some_and(|value| policy.records_type(value)) {
         return Err(Omitted::ContentType);
     }
-    match fields.get(header::CONTENT_ENCODING).map(header::HeaderValue::as_bytes) {
-        None | Some(b"identity" | b"") => Ok(policy.body_max()),
-        Some(_) => Err(Omitted::Decode),
-    }
+    Ok(policy.body_max())
 }

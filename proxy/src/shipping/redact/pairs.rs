@@ -50,7 +50,8 @@ pub(super) fn value<'t>(names: &Names<'t>, text: &'t [u8], at: usize, around: Ar
         .take_while(|byte| is_name(**byte))
         .count();
     let name = head.get(end - start..)?;
-    if name.is_empty() {
+    // A namespace's prefix in XML names no value.
+    if name.is_empty() || head.get(..end - start)?.ends_with(b"xmlns:") {
         return None;
     }
     let decoded: Cow<'_, [u8]> = if name.contains(&b'%') {

@@ -293,6 +293,121 @@ fn text_loses_what_has_a_shape() {
 }
 
 #[test]
+fn markup_is_judged_by_elements_and_attributes() {
+    for (text, expected) in [
+        (
+            "<a><password>abc</password><b>c</b></a>",
+            "<a><password>REDACTED</password><b>c</b></a>",
+        ),
+        (
+            "<w:Password Type='x'> abc </w:Password>",
+            "<w:Password Type='x'> REDACTED </w:Password>",
+        ),
+        ("<u token=\"abc\" id='7'/>", "<u token=\"REDACTED\" id='7'/>"),
+        (
+            "<card><n>1</n><card>2</card><m x='3'/></card><n>1</n>",
+            "<card><n>REDACTED</n><card>REDACTED</card><m x='REDACTED'/></card><n>1</n>",
+        ),
+        (
+            "<secret><![CDATA[a<b]]></secret>",
+            "<secret><![CDATA[REDACTED]]></secret>",
+        ),
+        (
+            "<x><![CDATA[{\"pin\":1}]]></x>",
+            "<x><![CDATA[{\"pin\":\"REDACTED\"}]]></x>",
+        ),
+        ("<!-- <pin>1</pin> --><a>b</a>", "<!-- <pin>REDACTED</pin> --><a>b</a>"),
+        (
+            "<b>&lt;pin&gt;1&lt;/pin&gt;</b>",
+            "<b>&lt;pin&gt;REDACTED&lt;/pin&gt;</b>",
+        ),
+        (
+            "<add key=\"ApiKey\" value=\"abc\"/>",
+            "<add key=\"ApiKey\" value=\"REDACTED\"/>",
+        ),
+        ("<p name='token'>abc</p>", "<p name='token'>REDACTED</p>"),
+        (
+            "<?xml version=\"1.0\"?>\n<!DOCTYPE a>\n<a xmlns:auth=\"u:x\">4111111111111111</a>",
+            "<?xml version=\"1.0\"?>\n<!DOCTYPE a>\n<a xmlns:auth=\"u:x\">REDACTED</a>",
+        ),
+        ("<pin>1", "<pin>REDACTED"),
+        ("<a pin=\"1", "<a pin=\"REDACTED"),
+        ("<a></a>", "<a></a>"),
+    ] {
+        assert_eq!(body(Kind::Xml, text, false), expected, "{text}");
+    }
+}
+
+#[test]
+fn forms_in_html_lose_their_values() {
+    for (text, expected) in [
+        (
+            "<input name=password value=abc><p>b</p>",
+            "<input name=password value=REDACTED><p>b</p>",
+        ),
+        (
+            "<meta name=\"csrf-token\" content=\"abc\"><p>a < b</p>",
+            "<meta name=\"csrf-token\" content=\"REDACTED\"><p>a < b</p>",
+        ),
+        (
+            "<script>let a = {\"token\": \"a<b\"};</script>",
+            "<script>let a = {\"token\": \"REDACTED\"};</script>",
+        ),
+    ] {
+        assert_eq!(body(Kind::Html, text, false), expected, "{text}");
+    }
+}
+
+#[test]
+fn markup_that_cannot_be_placed_is_left_out() {
+    for (text, kept) in [("<a>1 < <pin>2</pin></a>", "<a>1 "), ("<a =\"x\"><pin>2</pin>", "<a ")] {
+        let clean = with(&[], |applied| applied.body(Kind::Xml, text, false).text.into_owned());
+        assert_eq!(clean, kept, "{text}");
+    }
+}
+
+#[test]
+fn multipart_fields_are_judged_by_name_and_type() {
+    let sent = "--x\r\nContent-Disposition: form-data; name=\"user\"\r\n\r\nAda\r\n--x\r\ncontent-disposition: form-data; \
+                name=\"password\"\r\n\r\nab\r\nc\r\n--x\r\nContent-Disposition: form-data; name=j\r\nContent-Type: \
+                application/json\r\n\r\n{\"pin\":1}\r\n--x--\r\n";
+    let clean = |bytes: &[u8], boundary: &str, cut| {
+        with(&[], |applied| {
+            let clean = applied.multipart(bytes, boundary.as_bytes(), cut);
+            clean.map(|clean| clean.text.into_owned())
+        })
+    };
+    let expected = sent
+        .replace("ab\r\nc", "REDACTED")
+        .replace("{\"pin\":1}", "{\"pin\":\"REDACTED\"}");
+    assert_eq!(clean(sent.as_bytes(), "x", false), Some(expected));
+    assert_eq!(clean(sent.as_bytes(), "y", false), None);
+    let marked = sent.replace("ab\r\nc", "MARK\r\nMARK");
+    for end in 3..marked.len() {
+        let cut = clean(front(&marked, end).as_bytes(), "x", true).unwrap();
+        assert!(!cut.contains("MARK"), "{cut}");
+    }
+    let file = b"--x\r\ncontent-disposition: form-data; name=f; filename=a\r\n\r\n\xff\xfe\x00\r\n--x--";
+    assert!(clean(file, "x", false).unwrap().contains("\r\n\r\n[3 bytes]\r\n--x--"));
+}
+
+#[test]
+fn lines_and_events_are_judged_one_by_one() {
+    let lines = "{\"pin\":1}\n{\"a\" 1}\n{\"pin\":2}\n";
+    let clean = with(&[], |applied| {
+        let clean = applied.body(Kind::Lines, lines, false);
+        (clean.text.into_owned(), clean.ends_early)
+    });
+    assert_eq!(
+        clean,
+        ("{\"pin\":\"REDACTED\"}\n{\n{\"pin\":\"REDACTED\"}\n".to_owned(), true)
+    );
+    let events = "event: a\ndata: {\"pin\":1}\n\ndata: token=abc\n\n";
+    let expected = "event: a\ndata: {\"pin\":\"REDACTED\"}\n\ndata: token=REDACTED\n\n";
+    assert_eq!(body(Kind::Events, events, false), expected);
+}
+
+#[test]
 fn switched_off_nothing_is_taken_out() {
     let mut settings = Settings::default();
     settings.redaction.enabled = false;
@@ -368,7 +483,7 @@ proptest! {
 
     #[test]
     fn any_text_is_taken_as_any_kind(text in "(\\PC|[{}\\[\\]\":,'\\\\=&;<>]){0,80}", cut in any::<bool>()) {
-        for kind in [Kind::Json, Kind::Form, Kind::Text] {
+        for kind in [Kind::Json, Kind::Lines, Kind::Form, Kind::Xml, Kind::Html, Kind::Events, Kind::Text] {
             body(kind, &text, cut);
         }
     }
