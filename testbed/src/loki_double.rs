@@ -1,7 +1,9 @@
 //! A double of Loki's push endpoint, for the answers that a real store gives only when it is in trouble.
 //!
 //! Source: Loki's HTTP API (`POST /loki/api/v1/push`), `pkg/push/push.proto`, and the texts of
-//! `pkg/validation/validate.go`. As in Loki, a 400 is a partial success: entries that break no rule are stored.
+//! `pkg/validation/validate.go`. As in Loki, a 400 is a partial success: entries that break no rule are stored. And as in Loki, what
+//! an ingester refuses of a push is told of the last stream in the push only (`pkg/ingester/instance.go`, `Push`): an answer of
+//! 204 says nothing about the streams before it.
 
 mod push;
 mod rules;
@@ -68,6 +70,7 @@ pub struct Push {
 }
 
 type Refusal = Box<dyn Fn(&Entry) -> Option<String> + Send>;
+type StreamRule = Box<dyn Fn(&str) -> bool + Send>;
 
 #[derive(Default)]
 struct Loki {
@@ -75,6 +78,8 @@ struct Loki {
     always: Option<Answer>,
     limits: Option<LokiLimits>,
     refuse: Option<Refusal>,
+    rate_limited: Option<StreamRule>,
+    failing: Option<StreamRule>,
     max_body: Option<usize>,
     pushes: Vec<Push>,
     stored: Vec<Entry>,
@@ -120,6 +125,17 @@ impl LokiDouble {
     /// answer is 400 with the first text. Replaces the rule before.
     pub fn refuse(&self, rule: impl Fn(&Entry) -> Option<String> + Send + 'static) {
         self.state.lock().refuse = Some(Box::new(rule));
+    }
+
+    /// Answers 429 for the streams whose labels `rule` picks, as for one above its own rate, and stores nothing of them.
+    /// Replaces the rule before.
+    pub fn rate_limit(&self, rule: impl Fn(&str) -> bool + Send + 'static) {
+        self.state.lock().rate_limited = Some(Box::new(rule));
+    }
+
+    /// Answers 500 to pushes that hold a stream whose labels `rule` picks, and stores nothing of them. Replaces the rule before.
+    pub fn fail(&self, rule: impl Fn(&str) -> bool + Send + 'static) {
+        self.state.lock().failing = Some(Box::new(rule));
     }
 
     /// Refuses entries as Loki does by these limits, with its texts.
@@ -194,9 +210,13 @@ impl Loki {
         if self.max_body.is_some_and(|max| decompressed > max) {
             return Answer::TooLarge;
         }
+        let fails = |entry: &Entry| self.failing.as_ref().is_some_and(|rule| rule(&entry.labels));
+        if entries.iter().any(fails) {
+            return Answer::Status(500, "at least 1 live replicas required, could only find 0\n".to_owned());
+        }
         let answer = self.script.pop_front().or_else(|| self.always.clone());
         match answer.unwrap_or(Answer::Store) {
-            Answer::Store => self.store(entries).map_or(Answer::Store, Answer::BadRequest),
+            Answer::Store => self.store(entries),
             Answer::StoreAndFail => {
                 self.store(entries);
                 Answer::StoreAndFail
@@ -205,19 +225,51 @@ impl Loki {
         }
     }
 
-    /// Stores the entries that break no rule; the text is about the first one that does.
-    fn store(&mut self, entries: &[Entry]) -> Option<String> {
-        let mut text = None;
-        for entry in entries {
-            let refused = self.refuse.as_ref().and_then(|rule| rule(entry));
-            let limits = self.limits.as_mut();
-            if let Some(refused) = refused.or_else(|| limits?.refusal(entry)) {
-                text.get_or_insert(refused);
-            } else if self.identities.insert(entry.identity()) {
-                self.stored.push(entry.clone());
+    /// Stores what breaks no rule. As in Loki, an ingester's refusal comes before a distributor's, and is that of the last
+    /// stream.
+    fn store(&mut self, entries: &[Entry]) -> Answer {
+        let mut invalid = None;
+        let mut of_last = None;
+        for stream in entries.chunk_by(|left, right| left.labels == right.labels) {
+            let mut valid = Vec::new();
+            for entry in stream {
+                match self.invalid(entry) {
+                    Some(text) => drop(invalid.get_or_insert(text)),
+                    None => valid.push(entry),
+                }
+            }
+            if !valid.is_empty() {
+                of_last = self.ingest(&valid);
             }
         }
-        text
+        let invalid = invalid.map(Answer::BadRequest);
+        of_last.or(invalid).unwrap_or(Answer::Store)
+    }
+
+    fn invalid(&self, entry: &Entry) -> Option<String> {
+        let refused = self.refuse.as_ref().and_then(|rule| rule(entry));
+        refused.or_else(|| self.limits.as_ref()?.invalid(entry))
+    }
+
+    /// What an ingester does with the entries of a stream; the answer is about those that it refuses.
+    fn ingest(&mut self, entries: &[&Entry]) -> Option<Answer> {
+        let first = entries.first()?;
+        if self.rate_limited.as_ref().is_some_and(|rule| rule(&first.labels)) {
+            let failed: Vec<_> = entries
+                .iter()
+                .map(|entry| (*entry, rules::rate_limited(entry)))
+                .collect();
+            return Some(Answer::Status(429, rules::ignored(&failed, entries.len())));
+        }
+        let mut failed = Vec::new();
+        for entry in entries {
+            if let Some(text) = self.limits.as_mut().and_then(|limits| limits.too_far_behind(entry)) {
+                failed.push((*entry, text));
+            } else if self.identities.insert(entry.identity()) {
+                self.stored.push((*entry).clone());
+            }
+        }
+        (!failed.is_empty()).then(|| Answer::BadRequest(rules::ignored(&failed, entries.len())))
     }
 }
 
@@ -286,7 +338,7 @@ impl Answer {
             Self::BadRequest(text) | Self::Status(_, text) => text.clone(),
             Self::TooLarge => "request body too large\n".to_owned(),
             Self::RateLimited(_) => {
-                "ingestion rate limit exceeded for user fake (limit: 4194304 bytes/sec) while attempting to ingest '1' lines totaling '1' bytes, reduce log volume or contact your Loki administrator to see if the limit can be increased\n".to_owned()
+                "Ingestion rate limit exceeded for user fake (limit: 4194304 bytes/sec) while attempting to ingest '1' lines totaling '1' bytes, reduce log volume or contact your Loki administrator to see if the limit can be increased\n".to_owned()
             }
             Self::StoreAndFail => "context deadline exceeded\n".to_owned(),
             Self::Silence => "never sent\n".to_owned(),
@@ -362,6 +414,24 @@ mod tests {
         let answer = push(&loki, &[entry(1), entry(2), entry(3)]).await;
         assert_eq!(answer, (400, "too odd".to_owned()));
         assert_eq!(loki.lines(), ["line 1", "line 3"]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_refused_is_told_of_only_when_it_is_the_last_of_the_push() {
+        let loki = LokiDouble::start();
+        loki.rate_limit(|labels| labels.contains("noisy"));
+        let noisy = Entry {
+            labels: "{service=\"noisy\"}".to_owned(),
+            ..entry(1)
+        };
+        assert_eq!(push(&loki, &[noisy.clone(), entry(1)]).await.0, 204);
+        assert_eq!(push(&loki, &[entry(2), noisy.clone()]).await.0, 429);
+        let (status, text) = push(&loki, &[noisy]).await;
+        assert!(
+            status == 429 && text.contains("Per stream rate limit exceeded"),
+            "{text}"
+        );
+        assert_eq!(loki.lines(), ["line 1", "line 2"]);
     }
 
     #[tokio::test]
