@@ -8,6 +8,7 @@
 //!   and then a header tells its size.
 
 mod letter;
+mod letters;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,6 +24,7 @@ use crate::metrics::{Metrics, ReasonLabel};
 use crate::outage::Outage;
 
 pub(crate) use letter::{Letter, Reason};
+pub(crate) use letters::Letters;
 
 /// Room for headers below the server's `max_payload`.
 const HEADER_ROOM: usize = 2048;

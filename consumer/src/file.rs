@@ -5,23 +5,20 @@
 //! - A file holds whole lines only: what a failed write left behind is cut off before the next attempt, and what a
 //!   crash left behind when the file is opened.
 //! - One process writes to a file: it is locked while it is open.
-//! - A write that fails (disk full, read-only, no such folder) is tried again for as long as it takes.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::backoff::Backoff;
+use crate::answer::{Answer, Hold};
+use crate::entry::Entry;
+use crate::lane::bytes;
 use crate::metrics::{Metrics, StatusLabel};
-use crate::outage::Outage;
-
-const FIRST_WAIT: Duration = Duration::from_millis(250);
-const GREATEST_WAIT: Duration = Duration::from_secs(10);
 
 /// How far back an open looks at a time for the end of the last whole line.
 const TAIL_STEP: u64 = 64 * 1024;
@@ -30,7 +27,7 @@ const TAIL_STEP: u64 = 64 * 1024;
 #[derive(Debug)]
 pub(crate) struct Lines {
     target: Arc<Mutex<Target>>,
-    outage: Outage,
+    stream: Arc<str>,
     metrics: Metrics,
 }
 
@@ -54,27 +51,26 @@ impl Lines {
     fn new(target: Target, metrics: Metrics) -> Self {
         Self {
             target: Arc::new(Mutex::new(target)),
-            outage: Outage::new("sink"),
+            stream: Arc::from(""),
             metrics,
         }
     }
 
-    /// Returns when every line is stored.
-    pub(crate) async fn store(&self, lines: Vec<Bytes>) {
-        let text: Bytes = join(&lines).into();
-        let mut backoff = Backoff::new(FIRST_WAIT, GREATEST_WAIT);
-        loop {
-            let started = Instant::now();
-            let failed = self.attempt(text.clone()).await.err();
-            self.metrics.push_seconds.observe(started.elapsed().as_secs_f64());
-            let status = if failed.is_some() { "error" } else { "ok" }.to_owned();
-            self.metrics.pushes.get_or_create(&StatusLabel { status }).inc();
-            let Some(error) = failed else {
-                self.outage.over();
-                return;
-            };
-            self.outage.report("write_failed", || self.advice(&error));
-            tokio::time::sleep(backoff.next(None)).await;
+    /// The one stream there is.
+    pub(crate) fn stream(&self) -> Arc<str> {
+        Arc::clone(&self.stream)
+    }
+
+    /// Tries once to write the entries' lines.
+    pub(crate) async fn push(&self, entries: &[Entry]) -> Answer {
+        let started = Instant::now();
+        let failed = self.attempt(join(entries).into()).await.err();
+        self.metrics.push_seconds.observe(started.elapsed().as_secs_f64());
+        let status = if failed.is_some() { "error" } else { "ok" }.to_owned();
+        self.metrics.pushes.get_or_create(&StatusLabel { status }).inc();
+        match failed {
+            None => Answer::Stored,
+            Some(error) => Answer::Hold(Hold::of_store("write_failed", self.advice(&error))),
         }
     }
 
@@ -97,11 +93,11 @@ impl Lines {
     }
 }
 
-/// The lines, each ended.
-fn join(lines: &[Bytes]) -> Vec<u8> {
-    let mut text = Vec::with_capacity(lines.iter().map(|line| line.len() + 1).sum());
-    for line in lines {
-        text.extend_from_slice(line);
+/// The entries' lines, each ended.
+fn join(entries: &[Entry]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(bytes(entries) + entries.len());
+    for entry in entries {
+        text.extend_from_slice(&entry.line);
         text.push(b'\n');
     }
     text
@@ -196,16 +192,14 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
+    use crate::entry::tests::entry;
 
     fn sink(path: &Path) -> Lines {
         Lines::file(path.to_owned(), Metrics::register(&mut Registry::default()))
     }
 
-    fn lines(texts: &[&str]) -> Vec<Bytes> {
-        texts
-            .iter()
-            .map(|text| Bytes::copy_from_slice(text.as_bytes()))
-            .collect()
+    fn lines(texts: &[&str]) -> Vec<Entry> {
+        texts.iter().map(|text| entry("api", 1, text)).collect()
     }
 
     #[tokio::test]
@@ -214,8 +208,8 @@ mod tests {
         let path = folder.path().join("records.ndjson");
         std::fs::write(&path, "before\n").unwrap();
         let sink = sink(&path);
-        sink.store(lines(&["a", "b"])).await;
-        sink.store(lines(&["c"])).await;
+        assert_eq!(sink.push(&lines(&["a", "b"])).await, Answer::Stored);
+        assert_eq!(sink.push(&lines(&["c"])).await, Answer::Stored);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "before\na\nb\nc\n");
     }
 
@@ -225,13 +219,13 @@ mod tests {
         let path = folder.path().join("records.ndjson");
         let torn = "x".repeat(TAIL_STEP as usize * 2);
         std::fs::write(&path, format!("whole\n{torn}")).unwrap();
-        sink(&path).store(lines(&["next"])).await;
+        assert_eq!(sink(&path).push(&lines(&["next"])).await, Answer::Stored);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nnext\n");
     }
 
     #[tokio::test]
     async fn a_device_is_written_to_without_being_synced_or_cut() {
-        sink(Path::new("/dev/null")).store(lines(&["a"])).await;
+        assert_eq!(sink(Path::new("/dev/null")).push(&lines(&["a"])).await, Answer::Stored);
     }
 
     #[test]
@@ -250,26 +244,6 @@ mod tests {
         assert!(refused.to_string().contains("another process"), "{refused}");
         drop(first);
         open_whole(&path).unwrap();
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_folder_that_is_missing_is_waited_for() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("later").join("records.ndjson");
-        let sink = Arc::new(sink(&path));
-        let storing = tokio::spawn({
-            let sink = Arc::clone(&sink);
-            async move { sink.store(lines(&["a"])).await }
-        });
-        let failed = StatusLabel {
-            status: "error".to_owned(),
-        };
-        while sink.metrics.pushes.get_or_create(&failed).get() == 0 {
-            tokio::task::yield_now().await;
-        }
-        std::fs::create_dir(folder.path().join("later")).unwrap();
-        storing.await.unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\n");
     }
 
     #[test]

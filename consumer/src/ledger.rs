@@ -107,6 +107,12 @@ impl Ledger {
         }
     }
 
+    /// Gives a message back for a while, before any of its lines is on its way.
+    pub(crate) async fn give_back_one(&self, delivery: &Arc<Delivery>, away: Duration) {
+        self.abandon(delivery);
+        self.answer(delivery, AckKind::Nak(Some(away))).await;
+    }
+
     /// Gives back what is still held, so that another consumer gets it at once and not after `ack_wait`.
     pub(crate) async fn give_back(&self) {
         for delivery in self.older_than(Duration::ZERO) {

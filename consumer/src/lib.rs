@@ -1,18 +1,22 @@
 //! Moves records from JetStream to a store, and acknowledges only what the store has.
 //!
 //! ```text
-//! JetStream ──fetch──► source ──Delivery──► batch ──Batch──► transfer ──Entry──► sink (loki, file, stdout)
-//!     ▲                  │                                     │  │
-//!     └────── ack ────── ledger ◄───────────── settled ────────┘  └───Letter──► dead_letter (stream `logs_dead`)
+//! JetStream ──fetch──► source ──Delivery──► lanes ──Entry──► transfer ──push──► sink (loki, file, stdout)
+//!     ▲                  │                  │  ▲                │  │
+//!     └────── ack ────── ledger ◄───────────┼──┼───── settled ──┘  │
+//!                                           │  └─────── answer ────┘
+//!                                           └──Letter──► dead_letter (stream `logs_dead`)
 //! ```
 //!
 //! | Module | What it is for |
 //! |---|---|
 //! | `source`, `durable` | fetches from the durable pull consumer, no more than there is room for |
 //! | `delivery`, `ledger` | a message on its way, and those that are not acknowledged yet |
-//! | `batch` | messages collected by bytes and time |
-//! | `transfer`, `entry` | one batch's way: sort, store, set aside, acknowledge |
+//! | `entry` | a message's lines, sorted: records, and what is none |
+//! | `lane`, `lanes` | the entries of each stream, collected by bytes and time, and whose turn it is |
+//! | `transfer` | one push: send, and acknowledge if it succeeds |
 //! | `sink`, `loki`, `file` | the stores |
+//! | `answer`, `refusal` | what a store says, and what its words mean for an entry |
 //! | `dead_letter` | what is no record, or what the store refuses for good |
 //! | `backoff`, `outage` | how to wait, and how to tell that one waits |
 //! | [`settings`], [`cli`], `metrics` | what an operator sees |
@@ -22,25 +26,28 @@
 //!   (`tests/consumer/restarts.rs`, `a_dead_letter_stream_that_is_denied_holds_the_messages_with_bad_lines_and_no_others`).
 //! - Nothing that a server does ends the process; it waits, says what to do, and JetStream keeps the records
 //!   (`whatever_is_not_a_204_is_pushed_again_until_it_is_and_the_operator_is_told_what_to_do`).
-//! - Memory is bounded in bytes: `source.memory_max` for messages that are held, and about three times
-//!   `loki.batch_max_bytes` for each of `loki.concurrency` batches while they are encoded and sent
+//! - Memory is bounded in bytes: `source.memory_max` for messages that are held, and about twice
+//!   `loki.batch_max_bytes` for each of `loki.concurrency` pushes while they are encoded and sent
 //!   (`a_store_that_is_away_does_not_make_it_hold_more_than_its_memory`).
 //! - A message that comes again gives the same bytes (`killed_between_push_and_acknowledgement_the_same_bytes_come_again`).
 
 pub mod cli;
 pub mod settings;
 
+mod answer;
 mod backoff;
-mod batch;
 mod dead_letter;
 mod delivery;
 mod durable;
 mod entry;
 mod file;
+mod lane;
+mod lanes;
 mod ledger;
 mod loki;
 mod metrics;
 mod outage;
+mod refusal;
 mod sink;
 mod source;
 mod transfer;
@@ -58,11 +65,12 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use batch::BatchLimits;
-use dead_letter::DeadLetters;
-
+use backoff::Backoff;
+use dead_letter::{DeadLetters, Letters};
 use entry::Sorter;
 use file::Lines;
+use lane::LaneLimits;
+use lanes::{Lanes, LanesLimits};
 use ledger::Ledger;
 use loki::Loki;
 use metrics::Metrics;
@@ -71,7 +79,7 @@ use sink::Sink;
 use source::Source;
 use transfer::Transfer;
 
-/// Messages between source and batch. Their bytes are bounded by what they have reserved.
+/// Messages between source and lanes. Their bytes are bounded by what they have reserved.
 const QUEUE: usize = 1024;
 /// At the end: the longest that giving back messages may take.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -148,13 +156,15 @@ impl Consumer {
             sender,
             ack_wait,
         );
+        let sorter = Sorter::new(&settings.nats.subject, settings.line_max());
+        let dead_letters = DeadLetters::new(connection.clone(), settings.dead_letter_stream(), metrics.clone());
+        let letters = Letters::new(dead_letters, Arc::clone(&ledger));
         let transfer = Transfer {
-            sorter: Sorter::new(&settings.nats.subject, settings.line_max()),
             sink,
-            dead_letters: DeadLetters::new(connection.clone(), settings.dead_letter_stream(), metrics.clone()),
             ledger: Arc::clone(&ledger),
             metrics,
         };
+        let lanes = Lanes::new(limits(&settings), Arc::new(transfer), sorter, letters);
         let served = admin.serve(Arc::new(registry), Arc::new(|| true), shutdown.clone());
         let helpers = [
             tokio::spawn(async move {
@@ -164,12 +174,18 @@ impl Consumer {
             }),
             tokio::spawn(keep_held(Arc::clone(&ledger), acks)),
         ];
-        let batches = tokio::spawn(batch::run(receiver, limits(&settings), Arc::new(transfer)));
-        tokio::select! {
-            () = shutdown.requested() => {}
+        let mut lanes = tokio::spawn(lanes.run(receiver));
+        let broken = tokio::select! {
+            () = shutdown.requested() => None,
             never = Box::pin(source.run()) => match never {},
-        }
-        let outcome = drain(batches, &ledger, &connection, settings.shutdown.deadline, &shutdown).await;
+            ended = &mut lanes => Some(ended),
+        };
+        let outcome = match broken {
+            None => drain(lanes, &ledger, &connection, settings.shutdown.deadline, &shutdown).await,
+            Some(ended) => Err(anyhow::anyhow!(
+                "the way to the store broke down: {ended:?}; its messages are delivered again"
+            )),
+        };
         for helper in helpers {
             helper.abort();
             drop(helper.await);
@@ -180,7 +196,7 @@ impl Consumer {
 
 /// Stores what was fetched, up to the deadline, and gives the rest back.
 async fn drain(
-    mut batches: JoinHandle<()>,
+    mut lanes: JoinHandle<()>,
     ledger: &Ledger,
     connection: &Connection,
     deadline: Duration,
@@ -189,7 +205,7 @@ async fn drain(
     let leave = LEAVE.min(deadline / 4);
     let last = Instant::now() + deadline.saturating_sub(leave);
     let outcome = tokio::select! {
-        ended = &mut batches => ended.map_err(|error| anyhow::anyhow!("collecting batches broke down: {error}")),
+        ended = &mut lanes => ended.map_err(|error| anyhow::anyhow!("the way to the store broke down: {error}")),
         () = sleep_until(last) => Ok(()),
         () = shutdown.forced() => Ok(()),
     };
@@ -213,7 +229,7 @@ async fn drain(
     } else {
         tracing::info!("stopped, everything fetched is stored");
     }
-    batches.abort();
+    lanes.abort();
     outcome
 }
 
@@ -242,10 +258,16 @@ fn sink(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Sink> {
     })
 }
 
-fn limits(settings: &Settings) -> BatchLimits {
-    BatchLimits {
-        max_bytes: settings.loki.batch_max_bytes.as_usize(),
-        wait: settings.loki.batch_wait,
-        concurrency: settings.loki.concurrency,
+fn limits(settings: &Settings) -> LanesLimits {
+    let loki = &settings.loki;
+    LanesLimits {
+        lane: LaneLimits {
+            max_bytes: loki.batch_max_bytes.as_usize(),
+            wait: loki.batch_wait,
+            backoff: Backoff::new(loki.backoff_min, loki.backoff_max),
+        },
+        concurrency: loki.concurrency,
+        memory_max: settings.source.memory_max.as_usize(),
+        away: settings.source.ack_wait,
     }
 }

@@ -28,6 +28,9 @@ pub(crate) struct Metrics {
     pub(crate) redelivered: Counter,
     pub(crate) records_received: Counter,
     pub(crate) records_stored: Counter,
+    pub(crate) records_late: Counter,
+    pub(crate) given_back: Counter,
+    pub(crate) streams_held: Gauge,
     pub(crate) dead_letters: Family<ReasonLabel, Counter>,
     pub(crate) pushes: Family<StatusLabel, Counter>,
     pub(crate) push_seconds: Histogram,
@@ -44,6 +47,9 @@ impl Metrics {
             redelivered: Counter::default(),
             records_received: Counter::default(),
             records_stored: Counter::default(),
+            records_late: Counter::default(),
+            given_back: Counter::default(),
+            streams_held: Gauge::default(),
             dead_letters: Family::default(),
             pushes: Family::default(),
             push_seconds: Histogram::new(exponential_buckets(0.005, 2.0, 12)),
@@ -51,58 +57,86 @@ impl Metrics {
             acks: Counter::default(),
             inflight_bytes: Gauge::default(),
         };
-        // The encoder adds `_total` to counters and the full stop to help texts.
+        metrics.register_messages(registry);
+        metrics.register_records(registry);
+        metrics.register_pushes(registry);
+        metrics
+    }
+
+    // The encoder adds `_total` to counters and the full stop to help texts.
+
+    fn register_messages(&self, registry: &mut Registry) {
         registry.register(
             "sidelog_consumer_messages",
             "JetStream messages (frames) received",
-            metrics.messages.clone(),
+            self.messages.clone(),
         );
         registry.register(
             "sidelog_consumer_redelivered",
             "JetStream messages received that had been delivered before",
-            metrics.redelivered.clone(),
+            self.redelivered.clone(),
         );
         registry.register(
-            "sidelog_records_received",
-            "Lines in the messages received, good or bad; a redelivered line counts again",
-            metrics.records_received.clone(),
-        );
-        registry.register(
-            "sidelog_records_stored",
-            "Records the store has taken",
-            metrics.records_stored.clone(),
-        );
-        registry.register(
-            "sidelog_dead_letters",
-            "Lines set aside in the dead letter stream, by reason",
-            metrics.dead_letters.clone(),
-        );
-        registry.register(
-            "sidelog_pushes",
-            "Attempts to store a batch, by HTTP status (error: no answer; ok: a file or stdout took it)",
-            metrics.pushes.clone(),
-        );
-        registry.register(
-            "sidelog_push_seconds",
-            "Time one attempt to store a batch took, in seconds",
-            metrics.push_seconds.clone(),
-        );
-        registry.register(
-            "sidelog_batch_bytes",
-            "Bytes of lines in a batch",
-            metrics.batch_bytes.clone(),
+            "sidelog_consumer_given_back",
+            "JetStream messages given back for a while, because the store refuses their stream and its share of memory is full",
+            self.given_back.clone(),
         );
         registry.register(
             "sidelog_consumer_acks",
             "JetStream messages acknowledged",
-            metrics.acks.clone(),
+            self.acks.clone(),
         );
         registry.register(
             "sidelog_consumer_inflight_bytes",
             "Bytes of messages received and not yet acknowledged",
-            metrics.inflight_bytes.clone(),
+            self.inflight_bytes.clone(),
         );
-        metrics
+    }
+
+    fn register_records(&self, registry: &mut Registry) {
+        registry.register(
+            "sidelog_records_received",
+            "Lines in the messages received, good or bad; a redelivered line counts again",
+            self.records_received.clone(),
+        );
+        registry.register(
+            "sidelog_records_stored",
+            "Records the store has taken",
+            self.records_stored.clone(),
+        );
+        registry.register(
+            "sidelog_records_late",
+            "Records too far behind their stream, which went to the stream of their hour (label late)",
+            self.records_late.clone(),
+        );
+        registry.register(
+            "sidelog_dead_letters",
+            "Lines set aside in the dead letter stream, by reason",
+            self.dead_letters.clone(),
+        );
+    }
+
+    fn register_pushes(&self, registry: &mut Registry) {
+        registry.register(
+            "sidelog_pushes",
+            "Attempts to store a batch, by HTTP status (error: no answer; ok: a file or stdout took it)",
+            self.pushes.clone(),
+        );
+        registry.register(
+            "sidelog_push_seconds",
+            "Time one attempt to store a batch took, in seconds",
+            self.push_seconds.clone(),
+        );
+        registry.register(
+            "sidelog_batch_bytes",
+            "Bytes of lines in a batch, at each attempt to store it",
+            self.batch_bytes.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_streams_held",
+            "Streams that the store refuses for now while it takes others",
+            self.streams_held.clone(),
+        );
     }
 }
 

@@ -1,11 +1,11 @@
 //! Where records go.
 //!
-//! Invariant: `store` returns only when every entry is either in the store for good or refused for good. A store that
-//! is away, busy, full or denied is waited for, without limit: JetStream is the buffer.
+//! Invariant: an attempt says what the store made of it, and nothing is taken for stored that may not be. A store that is
+//! away, busy, full or denied is asked again by the lanes, without limit: JetStream is the buffer.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
-use crate::dead_letter::Reason;
+use crate::answer::Answer;
 use crate::entry::Entry;
 use crate::file::Lines;
 use crate::loki::Loki;
@@ -17,36 +17,28 @@ pub(crate) enum Sink {
     Lines(Lines),
 }
 
-/// What became of a batch's entries: each is in one of the two.
-#[derive(Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) stored: Vec<Entry>,
-    pub(crate) refused: Vec<Refusal>,
-}
-
-/// An entry that the store refuses for good.
-#[derive(Debug)]
-pub(crate) struct Refusal {
-    pub(crate) entry: Entry,
-    pub(crate) reason: Reason,
-    /// What the store said.
-    pub(crate) detail: String,
-}
-
 impl Sink {
-    /// Stores every entry that can be stored.
-    pub(crate) async fn store(&self, entries: Vec<Entry>) -> Outcome {
+    /// Names the stream of the store that the entry belongs to.
+    pub(crate) fn stream_of(&self, entry: &Entry) -> Arc<str> {
         match self {
-            Self::Loki(loki) => loki.store(entries).await,
-            Self::Lines(lines) => {
-                lines
-                    .store(entries.iter().map(|entry| entry.line.clone()).collect::<Vec<Bytes>>())
-                    .await;
-                Outcome {
-                    stored: entries,
-                    refused: Vec::new(),
-                }
-            }
+            Self::Loki(loki) => loki.stream_of(entry),
+            Self::Lines(lines) => lines.stream(),
+        }
+    }
+
+    /// Names the stream beside `stream` that takes an entry which is too late for it.
+    pub(crate) fn late_stream_of(&self, stream: &Arc<str>, entry: &Entry) -> Arc<str> {
+        match self {
+            Self::Loki(loki) => loki.late_stream_of(stream, entry),
+            Self::Lines(lines) => lines.stream(),
+        }
+    }
+
+    /// Tries once to store entries of one stream, which are in order of time.
+    pub(crate) async fn push(&self, stream: &str, entries: &[Entry]) -> Answer {
+        match self {
+            Self::Loki(loki) => loki.push(stream, entries).await,
+            Self::Lines(lines) => lines.push(entries).await,
         }
     }
 }

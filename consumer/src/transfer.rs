@@ -1,94 +1,65 @@
-//! One batch's way: sort its lines, store the good ones, set the bad ones aside, acknowledge.
+//! One attempt to store the entries of one stream, and the acknowledgements if it succeeds.
 //!
 //! Invariants:
-//! - A line is settled only after the store has it or the dead letter stream has it; a message is acknowledged when
-//!   all its lines are settled.
-//! - A slot for storing is held while storing and not while dead letters are set aside: a dead letter stream that is
-//!   denied holds the messages with bad lines and no others.
-//! - A batch that is given up midway (a panic, a forced end) lets its messages go, and they are delivered again.
+//! - A line is settled only after the store has it; a message is acknowledged when all its lines are settled.
+//! - An attempt that breaks down (a panic, a forced end) lets the messages of its entries go, and they are delivered
+//!   again.
 
 use std::sync::Arc;
 
-use futures_util::{StreamExt, stream};
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::batch::Batch;
-use crate::dead_letter::{DeadLetters, Letter};
-use crate::delivery::Delivery;
-use crate::entry::{Entry, Sorter};
+use crate::answer::Answer;
+use crate::entry::Entry;
+use crate::lane::bytes;
 use crate::ledger::Ledger;
 use crate::metrics::Metrics;
-use crate::sink::{Outcome, Sink};
+use crate::sink::Sink;
 
-/// Dead letters of one batch that are published at a time.
-const LETTERS_AT_ONCE: usize = 16;
-
-/// Takes batches from JetStream's side to the store's.
+/// Takes entries to the store.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    pub(crate) sorter: Sorter,
     pub(crate) sink: Sink,
-    pub(crate) dead_letters: DeadLetters,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) metrics: Metrics,
 }
 
+/// What came of an attempt. The entries are settled if the store took them, and otherwise still to be dealt with.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    pub(crate) part: Vec<Entry>,
+    pub(crate) answer: Answer,
+}
+
 impl Transfer {
-    /// Deals with a batch to the end, however long that takes; `slot` is given back when storing is over.
-    pub(crate) async fn run(&self, batch: Batch, slot: OwnedSemaphorePermit) {
+    /// Pushes `part` to `stream`, once.
+    pub(crate) async fn push(self: Arc<Self>, stream: Arc<str>, part: Vec<Entry>) -> Attempt {
         #[expect(clippy::cast_precision_loss, reason = "a histogram of sizes needs no exact integers")]
-        self.metrics.batch_bytes.observe(batch.bytes as f64);
-        let held = Held {
+        self.metrics.batch_bytes.observe(bytes(&part) as f64);
+        let mut held = Held {
             ledger: &self.ledger,
-            deliveries: batch.deliveries,
+            part,
         };
-        let (entries, mut letters) = self.sort(&held.deliveries);
-        if !entries.is_empty() {
-            let outcome = self.sink.store(entries).await;
-            self.metrics.records_stored.inc_by(outcome.stored.len() as u64);
-            letters.extend(self.settle(outcome).await);
+        let answer = self.sink.push(&stream, &held.part).await;
+        if answer == Answer::Stored {
+            self.metrics.records_stored.inc_by(held.part.len() as u64);
+            for entry in &held.part {
+                self.ledger.settle(&entry.delivery).await;
+            }
         }
-        drop(slot);
-        stream::iter(letters)
-            .for_each_concurrent(LETTERS_AT_ONCE, |letter| async move {
-                self.dead_letters.set_aside(&letter).await;
-                self.ledger.settle(&letter.delivery).await;
-            })
-            .await;
-        drop(held);
-    }
-
-    fn sort(&self, deliveries: &[Arc<Delivery>]) -> (Vec<Entry>, Vec<Letter>) {
-        let (mut entries, mut letters) = (Vec::new(), Vec::new());
-        for delivery in deliveries {
-            let before = entries.len() + letters.len();
-            self.sorter.sort(delivery, &mut entries, &mut letters);
-            let lines = entries.len() + letters.len() - before;
-            delivery.expect_lines(lines);
-            self.metrics.records_received.inc_by(lines as u64);
-        }
-        (entries, letters)
-    }
-
-    /// Settles what was stored; what was refused becomes dead letters.
-    async fn settle(&self, outcome: Outcome) -> Vec<Letter> {
-        for entry in outcome.stored {
-            self.ledger.settle(&entry.delivery).await;
-        }
-        outcome.refused.into_iter().map(Letter::from).collect()
+        let part = std::mem::take(&mut held.part);
+        Attempt { part, answer }
     }
 }
 
-/// Lets the messages of a batch go when the work on it ends, however it ends.
+/// Lets messages go when the work on their entries breaks down.
 struct Held<'a> {
     ledger: &'a Ledger,
-    deliveries: Vec<Arc<Delivery>>,
+    part: Vec<Entry>,
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        for delivery in &self.deliveries {
-            self.ledger.abandon(delivery);
+        for entry in &self.part {
+            self.ledger.abandon(&entry.delivery);
         }
     }
 }

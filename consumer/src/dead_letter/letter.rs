@@ -8,7 +8,7 @@ use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 
 use crate::delivery::Delivery;
-use crate::sink::Refusal;
+use crate::entry::Entry;
 
 /// Header: why the line is here, one of [`Reason::as_str`].
 pub(crate) const HEADER_REASON: &str = "Sidelog-Reason";
@@ -31,7 +31,11 @@ pub(crate) enum Reason {
     Decode(&'static str),
     /// The line is longer than the store takes.
     TooLong,
-    /// The store refused it (400).
+    /// The store takes nothing of that age.
+    TooOld,
+    /// The store takes nothing from the future.
+    TooNew,
+    /// The store refused it for another reason (400).
     Refused,
     /// The store found it too large (413).
     TooLarge,
@@ -44,6 +48,8 @@ impl Reason {
             Self::Empty => "empty",
             Self::Decode(reason) => reason,
             Self::TooLong => "too_long",
+            Self::TooOld => "too_old",
+            Self::TooNew => "too_new",
             Self::Refused => "refused",
             Self::TooLarge => "too_large",
         }
@@ -62,9 +68,9 @@ pub(crate) struct Letter {
     pub(crate) detail: String,
 }
 
-impl From<Refusal> for Letter {
-    fn from(refusal: Refusal) -> Self {
-        let Refusal { entry, reason, detail } = refusal;
+impl Letter {
+    /// An entry that the store refuses for good; `detail` is what it said.
+    pub(crate) fn of_entry(entry: Entry, reason: Reason, detail: String) -> Self {
         Self {
             service: entry.service,
             delivery: entry.delivery,
@@ -74,9 +80,7 @@ impl From<Refusal> for Letter {
             detail,
         }
     }
-}
 
-impl Letter {
     /// The letter as a message with a payload of at most `room` bytes.
     pub(crate) fn message(&self, room: usize) -> PublishMessage {
         let id = self.delivery.id;

@@ -11,35 +11,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 use reqwest::StatusCode;
 
-/// Three kinds of answer, and what to do after each.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// Every entry is stored.
-    Stored,
-    /// At least one entry was refused for good, and the store took the others; halves find out which.
-    Refused { kind: RefusedAs, text: String },
-    /// Nothing can be said about the entries: wait, then send them again.
-    Hold(Hold),
-}
-
-/// Why entries were refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RefusedAs {
-    /// 400: an entry breaks one of the store's rules.
-    Invalid,
-    /// 413: the whole is too large.
-    TooLarge,
-}
-
-/// Why nothing goes on, and what the operator can do.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Hold {
-    /// One word for the log and the metric.
-    pub(super) kind: &'static str,
-    /// `Retry-After`.
-    pub(super) wait: Option<Duration>,
-    pub(super) advice: String,
-}
+use crate::answer::{Answer, Hold, Reach, RefusedAs};
 
 /// Judges an answer by its status, its `Retry-After` and the beginning of its body.
 pub(super) fn judge(status: StatusCode, retry_after: Option<&str>, text: &str) -> Answer {
@@ -47,6 +19,12 @@ pub(super) fn judge(status: StatusCode, retry_after: Option<&str>, text: &str) -
         let said = if text.is_empty() { "" } else { "; it says: " };
         Answer::Hold(Hold {
             kind,
+            reach: if kind.starts_with("stream_") {
+                Reach::Stream
+            } else {
+                Reach::Store
+            },
+            by_rate: status == StatusCode::TOO_MANY_REQUESTS,
             wait: retry_after.and_then(|value| wait(value, Timestamp::now())),
             advice: format!("the store answered {}: {what}{said}{text}", status.as_u16()),
         })
@@ -79,9 +57,20 @@ pub(super) fn judge(status: StatusCode, retry_after: Option<&str>, text: &str) -
             "these credentials may not write; check loki.basic_auth or loki.bearer_token_file, and loki.tenant",
         ),
         404 | 405 => hold("wrong_path", "check the path of loki.url; Loki's is /loki/api/v1/push"),
+        // The push held one stream, so it is that one.
+        429 if text.contains("Per stream rate limit exceeded") => hold(
+            "stream_rate_limited",
+            "this stream alone waits, its records in JetStream; raise limits_config.per_stream_rate_limit in Loki, or let the service \
+             log less (the proxy's capture keys)",
+        ),
+        429 if text.contains("active stream limit") => hold(
+            "stream_limit",
+            "a stream that Loki doesn't know yet waits, its records in JetStream; raise limits_config.max_global_streams_per_user in \
+             Loki, or lower loki.max_services",
+        ),
         429 => hold(
             "rate_limited",
-            "the records wait in JetStream; for a higher rate raise limits_config.ingestion_rate_mb or per_stream_rate_limit in Loki",
+            "the records wait in JetStream; for a higher rate raise limits_config.ingestion_rate_mb in Loki",
         ),
         200..=299 => hold(
             "no_push_endpoint",
@@ -146,6 +135,35 @@ mod tests {
         ];
         for (status, meaning) in expected {
             assert_eq!(kind(status), meaning, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_limit_of_one_stream_holds_that_stream_and_any_other_429_everything() {
+        for (text, kind, reach) in [
+            (
+                "entry with timestamp 2026-01-01 00:00:00 +0000 UTC ignored, reason: 'Per stream rate limit exceeded (limit: 3MB/sec) while \
+                 attempting to ingest for stream '{a=\"b\"}' totaling 1kB'",
+                "stream_rate_limited",
+                Reach::Stream,
+            ),
+            (
+                "Maximum active stream limit exceeded when trying to create stream {a=\"b\"}, reduce the number of active streams",
+                "stream_limit",
+                Reach::Stream,
+            ),
+            (
+                "Ingestion rate limit exceeded for user fake",
+                "rate_limited",
+                Reach::Store,
+            ),
+            ("", "rate_limited", Reach::Store),
+        ] {
+            let Answer::Hold(hold) = judge(StatusCode::TOO_MANY_REQUESTS, Some("3"), text) else {
+                panic!("429 must hold: {text}");
+            };
+            assert_eq!((hold.kind, hold.reach, hold.by_rate), (kind, reach, true), "{text}");
+            assert_eq!(hold.wait, Some(Duration::from_secs(3)));
         }
     }
 

@@ -9,10 +9,11 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Identity, RequestBuilder, Response, StatusCode};
 
+use crate::answer::{Answer, Hold};
 use crate::metrics::{Metrics, StatusLabel};
 use crate::settings::{LokiSettings, LokiTls, PushUrl};
 
-use super::answer::{Answer, Hold, judge};
+use super::answer::judge;
 use super::wire;
 
 /// The tenant of a push, in a Loki that serves several.
@@ -146,11 +147,7 @@ async fn text(response: &mut Response) -> String {
 }
 
 fn hold(kind: &'static str, advice: String) -> Answer {
-    Answer::Hold(Hold {
-        kind,
-        wait: None,
-        advice,
-    })
+    Answer::Hold(Hold::of_store(kind, advice))
 }
 
 fn credentials(settings: &LokiSettings) -> Option<Credentials> {

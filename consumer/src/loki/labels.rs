@@ -5,12 +5,13 @@
 //! rest is `other`.
 //!
 //! Invariants: a value once given a place keeps it for the life of the process, and a label set never holds more
-//! than 3 labels. The name that was replaced is still in the line.
+//! than 4 labels. The name that was replaced is still in the line.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
+use std::sync::Arc;
 
-use parking_lot::Mutex;
+use jiff::Timestamp;
 
 use crate::entry::Entry;
 
@@ -23,33 +24,71 @@ const MAX_VALUE: usize = 1024;
 /// What stands for every value that found no place.
 const OTHER: &str = "other";
 
-/// Hands out label values while there are places.
+/// Hands out label sets while there are places for their values.
 #[derive(Debug)]
-pub(super) struct LabelLimit {
+pub(super) struct Labels {
     services: Places,
     environments: Places,
+    /// By service, each label set that was asked for.
+    rendered: HashMap<String, Vec<LabelSet>>,
 }
 
-impl LabelLimit {
+#[derive(Debug)]
+struct LabelSet {
+    environment: String,
+    level: &'static str,
+    text: Arc<str>,
+}
+
+impl Labels {
     pub(super) fn new(max_services: usize) -> Self {
         Self {
             services: Places::new("service", "loki.max_services", max_services),
             environments: Places::new("env", "at most 32 environments", MAX_ENVIRONMENTS),
+            rendered: HashMap::new(),
         }
     }
 
     /// The label set of an entry as LogQL writes it, names in order.
-    pub(super) fn render(&self, entry: &Entry) -> String {
-        let mut labels = String::with_capacity(64);
-        labels.push_str("{env=\"");
-        escape(&mut labels, self.environments.admit(&entry.environment));
-        labels.push_str("\", level=\"");
-        escape(&mut labels, entry.level);
-        labels.push_str("\", service=\"");
-        escape(&mut labels, self.services.admit(&entry.service));
-        labels.push_str("\"}");
-        labels
+    pub(super) fn of(&mut self, entry: &Entry) -> Arc<str> {
+        let service = self.services.admit(&entry.service);
+        let environment = self.environments.admit(&entry.environment);
+        let level = entry.level;
+        let known = self.rendered.get(service).map(Vec::as_slice).unwrap_or_default();
+        if let Some(known) = known
+            .iter()
+            .find(|known| known.environment == environment && known.level == level)
+        {
+            return Arc::clone(&known.text);
+        }
+        let text: Arc<str> = render(service, environment, level).into();
+        self.rendered.entry(service.to_owned()).or_default().push(LabelSet {
+            environment: environment.to_owned(),
+            level,
+            text: Arc::clone(&text),
+        });
+        text
     }
+}
+
+fn render(service: &str, environment: &str, level: &str) -> String {
+    let mut labels = String::with_capacity(64);
+    labels.push_str("{env=\"");
+    escape(&mut labels, environment);
+    labels.push_str("\", level=\"");
+    escape(&mut labels, level);
+    labels.push_str("\", service=\"");
+    escape(&mut labels, service);
+    labels.push_str("\"}");
+    labels
+}
+
+/// The same label set with the hour of an entry that is too far behind the others: `late="2026-01-31T12"`, in UTC. Within an hour no
+/// entry is too far behind another.
+pub(super) fn late(labels: &str, timestamp: u64) -> Arc<str> {
+    let hour = Timestamp::from_nanosecond(i128::from(timestamp)).unwrap_or_default();
+    let inner = labels.strip_suffix('}').unwrap_or(labels);
+    format!("{inner}, late=\"{}\"}}", hour.strftime("%Y-%m-%dT%H")).into()
 }
 
 /// The first so many distinct values.
@@ -58,12 +97,7 @@ struct Places {
     label: &'static str,
     key: &'static str,
     max: usize,
-    taken: Mutex<Taken>,
-}
-
-#[derive(Debug, Default)]
-struct Taken {
-    values: HashSet<String>,
+    taken: HashSet<String>,
     told: bool,
 }
 
@@ -73,21 +107,21 @@ impl Places {
             label,
             key,
             max,
-            taken: Mutex::default(),
+            taken: HashSet::new(),
+            told: false,
         }
     }
 
-    fn admit<'a>(&self, value: &'a str) -> &'a str {
-        let mut taken = self.taken.lock();
-        if taken.values.contains(value) {
+    fn admit<'a>(&mut self, value: &'a str) -> &'a str {
+        if self.taken.contains(value) {
             return value;
         }
-        if taken.values.len() < self.max {
-            taken.values.insert(value.to_owned());
+        if self.taken.len() < self.max {
+            self.taken.insert(value.to_owned());
             return value;
         }
-        if !taken.told {
-            taken.told = true;
+        if !self.told {
+            self.told = true;
             tracing::warn!(
                 label = self.label,
                 limit = self.max,
@@ -127,8 +161,8 @@ mod tests {
 
     #[test]
     fn beyond_the_limit_services_share_one_label_and_known_ones_keep_theirs() {
-        let limit = LabelLimit::new(2);
-        let service = |name: &str| limit.render(&entry(name, 1, ""));
+        let mut limit = Labels::new(2);
+        let mut service = |name: &str| limit.of(&entry(name, 1, ""));
         assert!(service("a").contains(r#"service="a""#));
         assert!(service("b").contains(r#"service="b""#));
         assert!(service("c").contains(r#"service="other""#));
@@ -136,10 +170,37 @@ mod tests {
     }
 
     #[test]
+    fn each_environment_and_level_of_a_service_is_a_label_set_of_its_own_rendered_once() {
+        let mut labels = Labels::new(9);
+        let mut entry = entry("a", 1, "");
+        let first = labels.of(&entry);
+        assert!(Arc::ptr_eq(&first, &labels.of(&entry)));
+        entry.level = "error";
+        assert_eq!(&*labels.of(&entry), r#"{env="test", level="error", service="a"}"#);
+        entry.environment = "prod".to_owned();
+        assert_eq!(&*labels.of(&entry), r#"{env="prod", level="error", service="a"}"#);
+    }
+
+    #[test]
+    fn the_stream_of_late_entries_has_their_hour() {
+        // 2026-01-31T12:59:59.999999999Z and a nanosecond later.
+        let last = 1_769_864_399_999_999_999;
+        let labels = r#"{env="test", service="a"}"#;
+        assert_eq!(
+            &*late(labels, last),
+            r#"{env="test", service="a", late="2026-01-31T12"}"#
+        );
+        assert_eq!(
+            &*late(labels, last + 1),
+            r#"{env="test", service="a", late="2026-01-31T13"}"#
+        );
+    }
+
+    #[test]
     fn a_value_can_not_break_out_of_its_quotes() {
-        let limit = LabelLimit::new(9);
-        let labels = limit.render(&entry("a\"} or {\\\n", 1, ""));
-        assert_eq!(labels, r#"{env="test", level="info", service="a\"} or {\\\u000a"}"#);
+        let mut limit = Labels::new(9);
+        let labels = limit.of(&entry("a\"} or {\\\n", 1, ""));
+        assert_eq!(&*labels, r#"{env="test", level="info", service="a\"} or {\\\u000a"}"#);
     }
 
     #[test]

@@ -159,7 +159,7 @@ async fn entries_that_the_store_refuses_are_set_aside_with_its_reason_and_the_ot
             .next()?
             .parse::<usize>()
             .ok()?;
-        (number % 17 == 3).then(|| "entry has timestamp too old\n".to_owned())
+        (number % 17 == 3).then(|| "stream has too many structured metadata labels\n".to_owned())
     });
     let _consumer = bench.consumer().start().await;
     let lines: Vec<_> = (0..100).map(line).collect();
@@ -180,7 +180,7 @@ async fn entries_that_the_store_refuses_are_set_aside_with_its_reason_and_the_ot
     assert_eq!(sorted(payloads.collect()), sorted(texts(refused)));
     assert!(
         dead.iter()
-            .all(|dead| dead.reason == "refused" && dead.detail == "entry has timestamp too old")
+            .all(|dead| dead.reason == "refused" && dead.detail == "stream has too many structured metadata labels")
     );
 }
 

@@ -136,10 +136,11 @@ pub(crate) async fn dead_letters(jetstream: &Context, count: usize) -> Vec<Dead>
 
 /// The line of a record that no other number has.
 pub(crate) fn line(number: usize) -> String {
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .expect("a clock after 1970");
-    let observed_timestamp = u64::try_from(now.as_nanos()).expect("a clock before 2554");
+    line_at(number, now())
+}
+
+/// The same, observed at a time, in Unix nanoseconds.
+pub(crate) fn line_at(number: usize, observed_timestamp: u64) -> String {
     let record = Record {
         timestamp: observed_timestamp - 1_000_000,
         observed_timestamp,
@@ -159,6 +160,14 @@ pub(crate) fn line(number: usize) -> String {
     let mut line = Vec::new();
     record.encode(&mut line);
     String::from_utf8(line).expect("a record is UTF-8")
+}
+
+/// Unix nanoseconds.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .expect("a clock after 1970");
+    u64::try_from(now.as_nanos()).expect("a clock before 2554")
 }
 
 /// Lines as one message.

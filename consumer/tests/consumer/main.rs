@@ -5,12 +5,16 @@
 //! | `answers` | what the store answers, and what becomes of the records |
 //! | `bad_input` | what is no record is set aside, the rest arrives |
 //! | `command_line` | settings, exit statuses |
+//! | `late` | entries too far behind, too old, too new |
 //! | `restarts` | stores, servers and consumers that go away and come back |
 //! | `sinks` | files and standard output |
+//! | `streams` | a stream that the store refuses holds up no other |
 
 mod answers;
 mod bad_input;
 mod bench;
 mod command_line;
+mod late;
 mod restarts;
 mod sinks;
+mod streams;

@@ -1,0 +1,316 @@
+//! Every lane, and whose turn it is: messages in, pushes out.
+//!
+//! Invariants:
+//! - At most `loki.concurrency` pushes at a time, at most one of a stream, and the lane that is due for the longest comes next.
+//! - A stream that the store refuses holds neither the others nor their memory: when its share is full, its messages are given
+//!   back to NATS for a while (`a_service_that_the_store_refuses_holds_up_no_other`).
+//! - While the store as a whole fails, one push at a time asks whether it is back, each time another lane's, so that entries which
+//!   only seem to make it fail hold up no others (`a_push_that_always_fails_holds_up_no_other_stream`).
+//! - Entries are late or dead only by the store's word; late ones go to a stream of their hour.
+
+use std::collections::{BTreeSet, HashMap};
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use crate::answer::{Answer, Reach};
+use crate::backoff::Backoff;
+use crate::dead_letter::{Letter, Letters};
+use crate::delivery::Delivery;
+use crate::entry::{Entry, Sorter};
+use crate::lane::{Lane, LaneLimits, Left, bytes};
+use crate::outage::Outage;
+use crate::transfer::{Attempt, Transfer};
+
+/// Messages that are taken in at a time.
+const INTAKE: usize = 64;
+
+/// What bounds the lanes together.
+#[derive(Debug, Clone)]
+pub(crate) struct LanesLimits {
+    pub(crate) lane: LaneLimits,
+    /// Pushes at a time.
+    pub(crate) concurrency: usize,
+    /// Bytes of messages that are held at a time.
+    pub(crate) memory_max: usize,
+    /// How long messages stay away that are given back.
+    pub(crate) away: Duration,
+}
+
+impl LanesLimits {
+    /// With more than this waiting, pushes don't wait to be full: the source has no room for more messages soon.
+    fn pressure(&self) -> usize {
+        self.memory_max / 2
+    }
+
+    /// What a stream that the store refuses may hold.
+    fn share(&self) -> usize {
+        self.memory_max / 8
+    }
+}
+
+/// The lanes and what is under way.
+#[derive(Debug)]
+pub(crate) struct Lanes {
+    limits: LanesLimits,
+    transfer: Arc<Transfer>,
+    sorter: Sorter,
+    lanes: HashMap<Arc<str>, Lane>,
+    /// The lanes that have something to push, by when it is due.
+    due: BTreeSet<(Instant, Arc<str>)>,
+    bytes: usize,
+    running: JoinSet<Attempt>,
+    at_work: HashMap<Id, (Arc<str>, usize)>,
+    store: Store,
+    letters: Letters,
+    stream_outage: Outage,
+}
+
+/// The store as a whole.
+#[derive(Debug)]
+struct Store {
+    backoff: Backoff,
+    /// While it fails: when it may be asked again.
+    failing: Option<Instant>,
+    outage: Outage,
+}
+
+impl Lanes {
+    pub(crate) fn new(limits: LanesLimits, transfer: Arc<Transfer>, sorter: Sorter, letters: Letters) -> Self {
+        Self {
+            store: Store {
+                backoff: limits.lane.backoff.clone(),
+                failing: None,
+                outage: Outage::new("sink"),
+            },
+            limits,
+            transfer,
+            sorter,
+            lanes: HashMap::new(),
+            due: BTreeSet::new(),
+            bytes: 0,
+            running: JoinSet::new(),
+            at_work: HashMap::new(),
+            letters,
+            stream_outage: Outage::new("stream"),
+        }
+    }
+
+    /// Takes messages to the store until the sender is gone and every message is dealt with.
+    pub(crate) async fn run(mut self, mut deliveries: mpsc::Receiver<Arc<Delivery>>) {
+        let mut is_open = true;
+        let mut received = Vec::with_capacity(INTAKE);
+        loop {
+            let wake = self.start_due(!is_open);
+            if !is_open && self.running.is_empty() && self.due.is_empty() && self.letters.is_empty() {
+                return;
+            }
+            tokio::select! {
+                Some(done) = self.running.join_next_with_id() => self.finished(done),
+                () = self.letters.work(), if !self.letters.is_empty() => {}
+                count = deliveries.recv_many(&mut received, INTAKE), if is_open => {
+                    is_open = count > 0;
+                    for delivery in received.drain(..) {
+                        self.take_in(&delivery).await;
+                    }
+                }
+                () = until(wake) => {}
+            }
+        }
+    }
+
+    /// Sorts a message into the lanes, or gives it back.
+    async fn take_in(&mut self, delivery: &Arc<Delivery>) {
+        let (mut entries, mut letters) = (Vec::new(), Vec::new());
+        self.sorter.sort(delivery, &mut entries, &mut letters);
+        let entries: Vec<_> = entries
+            .into_iter()
+            .map(|entry| (self.transfer.sink.stream_of(&entry), entry))
+            .collect();
+        if entries.iter().any(|(stream, _)| self.is_over_its_share(stream))
+            || (!letters.is_empty() && self.letters.waiting_bytes() > self.limits.share())
+        {
+            self.transfer.metrics.given_back.inc();
+            return self.transfer.ledger.give_back_one(delivery, self.limits.away).await;
+        }
+        let lines = entries.len() + letters.len();
+        delivery.expect_lines(lines);
+        self.transfer.metrics.records_received.inc_by(lines as u64);
+        self.letters.extend(letters);
+        let now = Instant::now();
+        for (stream, entry) in entries {
+            self.add(stream, entry, false, now);
+        }
+    }
+
+    fn is_over_its_share(&self, stream: &str) -> bool {
+        let lane = self.lanes.get(stream);
+        lane.is_some_and(|lane| lane.is_held_alone() && lane.bytes() > self.limits.share())
+    }
+
+    fn add(&mut self, stream: Arc<str>, entry: Entry, is_late: bool, now: Instant) {
+        self.bytes += entry.line.len();
+        let limits = &self.limits.lane;
+        let lane = self
+            .lanes
+            .entry(Arc::clone(&stream))
+            .or_insert_with(|| Lane::new(limits.clone(), is_late));
+        let before = lane.due();
+        lane.add(entry, now);
+        let after = lane.due();
+        self.reschedule(stream, before, after);
+    }
+
+    fn reschedule(&mut self, stream: Arc<str>, before: Option<Instant>, after: Option<Instant>) {
+        if before == after {
+            return;
+        }
+        match before {
+            Some(before) => {
+                let mut place = (before, stream);
+                self.due.remove(&place);
+                if let Some(after) = after {
+                    place.0 = after;
+                    self.due.insert(place);
+                }
+            }
+            None => self.due.extend(after.map(|after| (after, stream))),
+        }
+    }
+
+    /// Starts every push that is due and has a place. Returns when the next one may be started, if that is a matter of time.
+    fn start_due(&mut self, is_last_call: bool) -> Option<Instant> {
+        loop {
+            let now = Instant::now();
+            let slots = if self.store.failing.is_some() {
+                1
+            } else {
+                self.limits.concurrency
+            };
+            if self.running.len() >= slots {
+                return None;
+            }
+            if let Some(again) = self.store.failing.filter(|again| *again > now) {
+                return Some(again);
+            }
+            let next = if is_last_call || self.bytes > self.limits.pressure() {
+                self.first_free(now)
+            } else {
+                self.due.first().filter(|(due, _)| *due <= now).cloned()
+            };
+            match next {
+                Some(place) => self.start(place, now),
+                None => return self.due.first().map(|(due, _)| (*due).max(now)),
+            }
+        }
+    }
+
+    /// The first lane that isn't held, due or not.
+    fn first_free(&self, now: Instant) -> Option<(Instant, Arc<str>)> {
+        let is_held = |stream: &Arc<str>| self.lanes.get(stream).is_some_and(|lane| lane.is_held(now));
+        self.due.iter().find(|(_, stream)| !is_held(stream)).cloned()
+    }
+
+    fn start(&mut self, place: (Instant, Arc<str>), now: Instant) {
+        self.due.remove(&place);
+        let (_, stream) = place;
+        let Some(lane) = self.lanes.get_mut(&stream) else {
+            return;
+        };
+        let part = lane.take(now);
+        let size = bytes(&part);
+        let push = Arc::clone(&self.transfer).push(Arc::clone(&stream), part);
+        let task = self.running.spawn(push);
+        self.at_work.insert(task.id(), (stream, size));
+    }
+
+    fn finished(&mut self, done: Result<(Id, Attempt), JoinError>) {
+        let now = Instant::now();
+        let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
+        let Some((stream, size)) = self.at_work.remove(&id) else {
+            return;
+        };
+        let Some(lane) = self.lanes.get_mut(&stream) else {
+            return;
+        };
+        let (bytes, was_held) = (lane.bytes(), lane.is_held_alone());
+        let left = match done {
+            Ok((_, Attempt { part, answer })) => {
+                self.store.heed(&answer, now);
+                if let Answer::Hold(hold) = &answer
+                    && hold.reach == Reach::Stream
+                {
+                    self.stream_outage
+                        .report(hold.kind, || format!("{stream}: {}", hold.advice));
+                }
+                lane.answered(part, answer, now)
+            }
+            Err(error) => {
+                tracing::error!(%error, "a push broke down; its messages are delivered again after ack_wait");
+                lane.lost(size, now);
+                Left::default()
+            }
+        };
+        self.bytes -= bytes - lane.bytes();
+        let (due, is_held) = (lane.due(), lane.is_held_alone());
+        if lane.is_empty() {
+            self.lanes.remove(&stream);
+        }
+        self.count_held(was_held, is_held);
+        self.reschedule(Arc::clone(&stream), None, due);
+        self.dismiss(&stream, left, now);
+    }
+
+    fn count_held(&self, before: bool, after: bool) {
+        let held = &self.transfer.metrics.streams_held;
+        match (before, after) {
+            (false, true) => drop(held.inc()),
+            (true, false) if held.dec() == 1 => self.stream_outage.over(),
+            _ => {}
+        }
+    }
+
+    /// Sends late entries to their streams and dead ones to the dead letters.
+    fn dismiss(&mut self, stream: &Arc<str>, left: Left, now: Instant) {
+        self.transfer.metrics.records_late.inc_by(left.late.len() as u64);
+        for entry in left.late {
+            let late = self.transfer.sink.late_stream_of(stream, &entry);
+            self.add(late, entry, true, now);
+        }
+        let dead = left.dead.into_iter();
+        self.letters
+            .extend(dead.map(|(entry, reason, detail)| Letter::of_entry(entry, reason, detail)));
+    }
+}
+
+impl Store {
+    /// Learns from an answer how the store as a whole is.
+    fn heed(&mut self, answer: &Answer, now: Instant) {
+        match answer {
+            // One of several that were under way when it began to fail tells nothing new.
+            Answer::Hold(hold) if hold.reach == Reach::Store => {
+                let is_known = self.failing.is_some_and(|again| again > now);
+                if !is_known || hold.wait.is_some() {
+                    self.failing = Some(now + self.backoff.next(hold.wait));
+                }
+                self.outage.report(hold.kind, || hold.advice.clone());
+            }
+            Answer::Stored | Answer::Refused { .. } | Answer::Hold(_) => {
+                self.failing = None;
+                self.backoff.reset();
+                self.outage.over();
+            }
+        }
+    }
+}
+
+async fn until(wake: Option<Instant>) {
+    match wake {
+        Some(wake) => sleep_until(wake).await,
+        None => pending().await,
+    }
+}
