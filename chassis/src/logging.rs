@@ -5,6 +5,7 @@
 //!   clients could fill the log with; they are counted. At `debug` it warns, and it never logs at `trace`, where it panics
 //!   on a response head that isn't UTF-8
 //! - async-nats is silent: what happens to the connection is told by [`crate::nats`], once and in plain words
+//! - the verifier of certificates is silent too: it would tell of each attempt, and whoever connects tells of the failure anyway
 
 use std::io::{self, IsTerminal};
 
@@ -81,7 +82,7 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
 /// What is logged: own lines at `level`, those of libraries less.
 fn targets(level: LogLevel) -> Targets {
     use LevelFilter as F;
-    let (own, pingora, nats, others) = match level {
+    let (own, pingora, told_by_us, others) = match level {
         LogLevel::Error => (F::ERROR, F::OFF, F::OFF, F::ERROR),
         LogLevel::Warn => (F::WARN, F::OFF, F::OFF, F::WARN),
         LogLevel::Info => (F::INFO, F::OFF, F::OFF, F::WARN),
@@ -94,7 +95,8 @@ fn targets(level: LogLevel) -> Targets {
         .with_target("pingora", pingora)
         // Its accept loop, which can run out of file descriptors.
         .with_target("pingora_core::services", pingora.max(F::ERROR))
-        .with_target("async_nats", nats)
+        .with_target("async_nats", told_by_us)
+        .with_target("rustls_platform_verifier", told_by_us)
 }
 
 #[cfg(test)]
@@ -125,7 +127,10 @@ mod tests {
     }
 
     #[test]
-    fn the_nats_client_is_silent_at_usual_levels() {
-        assert!(!targets(LogLevel::Info).would_enable("async_nats::connector", &Level::ERROR));
+    fn what_we_tell_ourselves_is_not_told_by_libraries_at_usual_levels() {
+        for target in ["async_nats::connector", "rustls_platform_verifier::verification"] {
+            assert!(!targets(LogLevel::Info).would_enable(target, &Level::ERROR), "{target}");
+            assert!(targets(LogLevel::Debug).would_enable(target, &Level::WARN), "{target}");
+        }
     }
 }

@@ -17,4 +17,4 @@ pub mod url;
 pub use connection::{Connection, connect};
 pub use settings::{NatsSettings, StorageType, TlsSettings};
 pub use stream::{StreamError, ensure_stream};
-pub use subject::{InvalidSubject, check_stream_name, check_subject, subject_for};
+pub use subject::{InvalidSubject, check_stream_name, check_subject, covers, subject_for};

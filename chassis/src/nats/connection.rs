@@ -3,8 +3,9 @@
 //! async-nats hands events over by a channel that drops them when it is full, so an event is a hint; what counts is the
 //! client's own state.
 
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -34,6 +35,8 @@ pub struct Connection {
     pub client: Client,
     up: watch::Receiver<bool>,
     refused: Refused,
+    /// By stream, what was told last of how it differs from the settings.
+    told: Arc<Mutex<HashMap<String, String>>>,
 }
 
 impl fmt::Debug for Connection {
@@ -64,6 +67,13 @@ impl Connection {
         while self.is_connected() {
             drop(tokio::time::timeout(STATE_CHECK, self.up.changed()).await);
         }
+    }
+
+    /// Whether this was not what was told last of a stream; from now on it is. An empty text is told never.
+    pub(super) fn is_news(&self, stream: &str, text: &str) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = told.insert(stream.to_owned(), text.to_owned());
+        !text.is_empty() && before.as_deref() != Some(text)
     }
 
     pub(super) fn refused(&self) -> &Refused {
@@ -100,7 +110,12 @@ pub async fn connect(settings: &NatsSettings, name: &str) -> anyhow::Result<Conn
         .connect(servers)
         .await
         .with_context(|| format!("failed to begin a connection to {} (nats.url)", settings.url))?;
-    Ok(Connection { client, up, refused })
+    Ok(Connection {
+        client,
+        up,
+        refused,
+        told: Arc::default(),
+    })
 }
 
 /// None before the first attempt, then doubling to the longest.

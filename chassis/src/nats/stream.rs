@@ -72,7 +72,8 @@ pub enum StreamError {
 ///
 /// A stream that is created keeps limits, discards the oldest message first, and remembers message ids for 10 minutes (or
 /// `max_age`, where that is shorter). Where the server can't reserve `stream_max_bytes`, half is asked for, and so on down
-/// to 16 MiB. An existing stream is left as it is; what differs from the settings is one warning.
+/// to 16 MiB. An existing stream is left as it is; what differs from the settings is one warning, given again only when it
+/// changes.
 ///
 /// # Errors
 ///
@@ -118,11 +119,11 @@ impl Asked<'_> {
         let Some(info) = self.look().await? else {
             return self.create().await;
         };
-        let differences = differences(&info.config, self.settings);
-        if !differences.is_empty() {
+        let differences = differences(&info.config, self.settings).join("; ");
+        if self.connection.is_news(&self.settings.stream, &differences) {
             tracing::warn!(
                 stream = self.settings.stream,
-                differences = differences.join("; "),
+                differences,
                 "the NATS stream differs from the settings, and is used as it is"
             );
         }

@@ -88,8 +88,9 @@ pub fn check_stream_name(name: &str) -> Result<(), InvalidSubject> {
     Ok(())
 }
 
-/// Whether everything that `subject` can match is taken by a stream's `filter`.
-pub(super) fn covers(filter: &str, subject: &str) -> bool {
+/// Whether everything that `subject` can match is taken by the `filter` of a stream or a durable.
+#[must_use]
+pub fn covers(filter: &str, subject: &str) -> bool {
     let mut wanted = subject.split('.');
     for token in filter.split('.') {
         match (token, wanted.next()) {
