@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info, pull};
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::{self, Context, stream};
 use sidelog_chassis::nats::{self, Connection, NatsSettings, StreamError};
-use sidelog_chassis::settings::{ByteSize, duration};
+use sidelog_chassis::settings::duration;
 use tokio::sync::watch;
 
+use crate::fit::{self, Server};
 use crate::ledger::Ledger;
 use crate::settings::{Settings, SourceSettings};
 
@@ -54,13 +55,22 @@ impl DurableError {
     }
 }
 
+/// A durable that was found or made.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) consumer: PullConsumer,
+    /// Another one than the last that was opened, if one was.
+    pub(crate) is_new: bool,
+    /// It delivers every message of the stream.
+    pub(crate) reads_everything: bool,
+}
+
 /// Finds the durable.
 #[derive(Debug)]
 pub(crate) struct Durable {
     connection: Connection,
     context: Context,
-    nats: NatsSettings,
-    source: SourceSettings,
+    settings: Settings,
     ledger: Arc<Ledger>,
     ack_wait: watch::Sender<Duration>,
     /// Name and time of creation of the one found last.
@@ -79,8 +89,7 @@ impl Durable {
         Self {
             connection,
             context,
-            nats: settings.nats.clone(),
-            source: settings.source.clone(),
+            settings: settings.clone(),
             ledger,
             ack_wait,
             found: None,
@@ -88,45 +97,57 @@ impl Durable {
     }
 
     /// Finds or makes stream and durable.
-    pub(crate) async fn open(&mut self) -> Result<PullConsumer, DurableError> {
-        match nats::ensure_stream(&self.connection, &self.nats).await {
+    pub(crate) async fn open(&mut self) -> Result<Opened, DurableError> {
+        let stream = match nats::ensure_stream(&self.connection, &self.settings.nats).await {
+            Ok(info) => Some(info.config),
             // Who may not look at streams may still have a durable made for him.
-            Ok(_) | Err(StreamError::Denied { .. }) => {}
+            Err(StreamError::Denied { .. }) => None,
             Err(error) => return Err(error.into()),
-        }
+        };
         let found = self.get_or_create().await.map_err(|reason| DurableError::Durable {
-            durable: self.source.durable.clone(),
-            stream: self.nats.stream.clone(),
+            durable: self.settings.source.durable.clone(),
+            stream: self.settings.nats.stream.clone(),
             reason,
         })?;
         let info = found.cached_info();
         if info.config.ack_policy != AckPolicy::Explicit {
-            return Err(DurableError::AckPolicy(self.source.durable.clone()));
+            return Err(DurableError::AckPolicy(self.settings.source.durable.clone()));
         }
-        self.note(info);
-        Ok(found)
+        let is_new = self.note(info, stream.as_ref());
+        let filter = &info.config.filter_subject;
+        let reads_everything = stream.is_some_and(|stream| {
+            let mut subjects = stream.subjects.iter();
+            filter.is_empty() || subjects.all(|subject| nats::covers(filter, subject))
+        });
+        Ok(Opened {
+            is_new,
+            reads_everything: reads_everything && info.config.filter_subjects.is_empty(),
+            consumer: found,
+        })
     }
 
     async fn get_or_create(&self) -> Result<PullConsumer, String> {
         let stream = self
             .context
-            .get_stream_no_info(&self.nats.stream)
+            .get_stream_no_info(&self.settings.nats.stream)
             .await
             .map_err(|error| error.to_string())?;
-        let wanted = config(&self.source, &self.nats);
-        let made = stream.get_or_create_consumer(&self.source.durable, wanted).await;
+        let wanted = config(&self.settings.source, &self.settings.nats);
+        let made = stream
+            .get_or_create_consumer(&self.settings.source.durable, wanted)
+            .await;
         made.map_err(|error| error.to_string())
     }
 
-    /// Takes notice of a durable that is another one than before.
-    fn note(&mut self, info: &Info) {
+    /// Takes notice of a durable, and says whether it is another one than before.
+    fn note(&mut self, info: &Info, stream: Option<&stream::Config>) -> bool {
         let found = (info.name.clone(), info.created.unix_timestamp_nanos());
         if self.found.as_ref() == Some(&found) {
-            return;
+            return false;
         }
         if self.found.is_some() {
             tracing::warn!(
-                stream = self.nats.stream,
+                stream = self.settings.nats.stream,
                 durable = info.name,
                 held = self.ledger.held(),
                 "the durable was made anew; what is held is stored but not acknowledged, and may come again"
@@ -134,7 +155,7 @@ impl Durable {
             self.ledger.forget();
         }
         self.found = Some(found);
-        let differences = differences(&info.config, &self.source, &self.nats);
+        let differences = differences(&info.config, &self.settings.source, &self.settings.nats);
         if !differences.is_empty() {
             tracing::warn!(
                 durable = info.name,
@@ -142,22 +163,23 @@ impl Durable {
                 "the durable differs from the settings, and is used as it is; `nats consumer edit` changes it"
             );
         }
-        let (max_payload, memory) = (self.connection.client.max_payload(), self.source.memory_max);
-        if max_payload > memory.as_usize() / 2 {
-            tracing::warn!(
-                max_payload = %ByteSize::new(max_payload as u64),
-                memory_max = %memory,
-                "the server's max_payload is more than half of source.memory_max; raise the latter, or the largest messages exceed it"
-            );
+        let server = Server {
+            max_payload: self.connection.client.max_payload(),
+            max_age: stream.map(|stream| stream.max_age).filter(|max_age| !max_age.is_zero()),
+            ack_wait: info.config.ack_wait,
+        };
+        for misfit in fit::misfits(&self.settings, server) {
+            tracing::warn!("{misfit}");
         }
         self.ack_wait.send_replace(info.config.ack_wait);
         tracing::info!(
-            stream = self.nats.stream,
+            stream = self.settings.nats.stream,
             durable = info.name,
             waiting = info.num_pending,
             unacknowledged = info.num_ack_pending,
             "reading from JetStream"
         );
+        true
     }
 }
 

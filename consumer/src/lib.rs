@@ -11,6 +11,7 @@
 //! | Module | What it is for |
 //! |---|---|
 //! | `source`, `durable` | fetches from the durable pull consumer, no more than there is room for |
+//! | `gaps`, `fit` | what expired unread, and what of the server doesn't fit the settings |
 //! | `delivery`, `ledger` | a message on its way, and those that are not acknowledged yet |
 //! | `entry` | a message's lines, sorted: records, and what is none |
 //! | `lane`, `lanes` | the entries of each stream, collected by bytes and time, and whose turn it is |
@@ -41,6 +42,8 @@ mod delivery;
 mod durable;
 mod entry;
 mod file;
+mod fit;
+mod gaps;
 mod lane;
 mod lanes;
 mod ledger;

@@ -30,6 +30,7 @@ pub(crate) struct Metrics {
     pub(crate) records_stored: Counter,
     pub(crate) records_late: Counter,
     pub(crate) given_back: Counter,
+    pub(crate) lost_messages: Counter,
     pub(crate) streams_held: Gauge,
     pub(crate) dead_letters: Family<ReasonLabel, Counter>,
     pub(crate) pushes: Family<StatusLabel, Counter>,
@@ -49,6 +50,7 @@ impl Metrics {
             records_stored: Counter::default(),
             records_late: Counter::default(),
             given_back: Counter::default(),
+            lost_messages: Counter::default(),
             streams_held: Gauge::default(),
             dead_letters: Family::default(),
             pushes: Family::default(),
@@ -80,6 +82,11 @@ impl Metrics {
             "sidelog_consumer_given_back",
             "JetStream messages given back for a while, because the store refuses their stream and its share of memory is full",
             self.given_back.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_lost_messages",
+            "JetStream messages that left the stream (by age, size or a purge) before they were read; of several consumers take the maximum",
+            self.lost_messages.clone(),
         );
         registry.register(
             "sidelog_consumer_acks",

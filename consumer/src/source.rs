@@ -23,7 +23,8 @@ use tokio::time::sleep;
 
 use crate::backoff::Backoff;
 use crate::delivery::{Delivery, MessageId};
-use crate::durable::{Durable, PullConsumer};
+use crate::durable::{Durable, Opened, PullConsumer};
+use crate::gaps::{Gaps, Place};
 use crate::ledger::{Admission, Ledger};
 use crate::metrics::Metrics;
 use crate::outage::Outage;
@@ -57,6 +58,7 @@ pub(crate) struct Source {
     memory_max: usize,
     deliveries: mpsc::Sender<Arc<Delivery>>,
     outage: Outage,
+    gaps: Gaps,
 }
 
 /// How a fetch ended.
@@ -88,6 +90,7 @@ impl Source {
             durable: Durable::new(settings, connection.clone(), Arc::clone(&ledger), ack_wait),
             connection,
             ledger,
+            gaps: Gaps::new(metrics.clone()),
             metrics,
             budget: Arc::new(Semaphore::new(memory_max)),
             memory_max,
@@ -102,10 +105,24 @@ impl Source {
         loop {
             self.connection.connected().await;
             match self.durable.open().await {
-                Ok(consumer) => self.fetch_all(&consumer, &mut backoff).await,
+                Ok(opened) => {
+                    self.begin(&opened);
+                    self.fetch_all(&opened.consumer, &mut backoff).await;
+                }
                 Err(error) => self.outage.report(error.kind(), || error.to_string()),
             }
             sleep(backoff.next(None)).await;
+        }
+    }
+
+    fn begin(&mut self, opened: &Opened) {
+        let delivered = opened.consumer.cached_info().delivered;
+        let last = Place {
+            stream: delivered.stream_sequence,
+            durable: delivered.consumer_sequence,
+        };
+        if opened.is_new {
+            self.gaps.begin(last, opened.reads_everything);
         }
     }
 
@@ -179,7 +196,7 @@ impl Source {
     }
 
     /// Enters a message into the ledger and passes it on.
-    async fn take(&self, message: Message, room: &mut OwnedSemaphorePermit) {
+    async fn take(&mut self, message: Message, room: &mut OwnedSemaphorePermit) {
         self.metrics.messages.inc();
         let bytes = (message.length + MESSAGE_COST).min(room.num_permits());
         let Some(reserved) = room.split(bytes) else {
@@ -189,11 +206,15 @@ impl Source {
             message,
             context: self.context.clone(),
         };
-        let Ok((id, delivered)) = message.info().map(|info| (id(&info), info.delivered)) else {
+        let Ok((id, place, is_first)) = message
+            .info()
+            .map(|info| (id(&info), place(&info), info.delivered == 1))
+        else {
             tracing::debug!(subject = %message.subject, "received a message that JetStream did not send");
             return;
         };
-        if delivered > 1 {
+        self.gaps.see(place, is_first);
+        if !is_first {
             self.metrics.redelivered.inc();
         }
         let Message {
@@ -216,6 +237,13 @@ fn id(info: &jetstream::message::Info<'_>) -> MessageId {
     MessageId {
         sequence: info.stream_sequence,
         published: u64::try_from(info.published.unix_timestamp_nanos()).unwrap_or_default(),
+    }
+}
+
+fn place(info: &jetstream::message::Info<'_>) -> Place {
+    Place {
+        stream: info.stream_sequence,
+        durable: info.consumer_sequence,
     }
 }
 

@@ -53,7 +53,10 @@ async fn a_nats_server_that_is_killed_and_comes_back_loses_and_doubles_nothing()
     bench.loki.stores(60).await;
     bench.all_acknowledged().await;
     assert_eq!(sorted(bench.loki.lines()), sorted(lines));
-    assert!(consumer.output().contains("lost the connection to NATS"));
+    let output = consumer.output();
+    assert!(output.contains("lost the connection to NATS"));
+    let told = output.matches("the NATS stream differs from the settings").count();
+    assert_eq!(told, 1, "what an operator made otherwise is told once");
 }
 
 #[tokio::test]
@@ -224,4 +227,40 @@ async fn a_store_that_is_away_does_not_make_it_hold_more_than_its_memory() {
     assert_eq!(sorted(bench.loki.lines()), sorted(lines));
     let held = consumer.metric("sidelog_consumer_inflight_bytes", "").await;
     assert_eq!(held, 0.0);
+}
+
+#[tokio::test]
+async fn what_expired_while_the_consumer_was_away_is_counted_and_told() {
+    let nats = NatsServer::start().await;
+    let jetstream = nats.jetstream().await;
+    let config = async_nats::jetstream::stream::Config {
+        name: "logs".to_owned(),
+        subjects: vec!["logs.>".to_owned()],
+        max_messages: 50,
+        ..Default::default()
+    };
+    jetstream.create_stream(config).await.unwrap();
+    let loki = testbed::LokiDouble::start();
+    let command = || consumer(&nats.url()).env("LOKI_URL", loki.push_url());
+    let mut first = command().start().await;
+    let publish_some = async |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            publish(&jetstream, frame(&[line(number)])).await;
+        }
+    };
+    publish_some(0..30).await;
+    all_acknowledged(&jetstream).await;
+    assert_eq!(first.metric("sidelog_consumer_lost_messages_total", "").await, 0.0);
+    first.kill();
+
+    publish_some(30..120).await;
+    let second = command().start().await;
+    all_acknowledged(&jetstream).await;
+    assert_eq!(loki.stored().len(), 30 + 50);
+    assert_eq!(second.metric("sidelog_consumer_lost_messages_total", "").await, 40.0);
+    let output = second.output();
+    assert!(
+        output.contains("ERROR") && output.contains("messages left the stream before they were read"),
+        "{output}"
+    );
 }
