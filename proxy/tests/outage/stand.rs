@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::http::HeaderMap;
 use futures_util::StreamExt;
 use sidelog_record::{End, Record};
@@ -19,7 +20,8 @@ const CONNECTIONS: usize = 16;
 
 /// A service that answers with the number it was sent, and remembers nothing.
 pub(crate) fn upstream() -> Upstream {
-    let answer = async |headers: HeaderMap| format!("answer {}", headers["x-number"].to_str().unwrap());
+    // A body that isn't read would cost the connection.
+    let answer = async |headers: HeaderMap, _: Bytes| format!("answer {}", headers["x-number"].to_str().unwrap());
     Upstream::serving(Router::new().fallback(answer))
 }
 

@@ -5,7 +5,8 @@ use std::io;
 use super::folder::Folder;
 use crate::shipping::outgoing::Outgoing;
 
-/// Files to remove, then to write, then to read.
+/// Files to remove, then to write, then to read. Nothing is written when something can't be removed: the room was
+/// counted on.
 #[derive(Debug, Default)]
 pub struct Job {
     /// Frames that are no longer needed.
@@ -35,16 +36,22 @@ impl Job {
 
     /// Does it. Blocks.
     pub fn run(&self, folder: &Folder) -> Done {
+        let removed: Vec<_> = self
+            .remove
+            .iter()
+            .map(|number| (*number, folder.remove(*number)))
+            .collect();
+        let has_made_room = removed.iter().all(|(_, removed)| removed.is_ok());
+        let write = |number, outgoing| match has_made_room {
+            true => folder.write(number, outgoing),
+            false => Err(io::Error::other("what had to go first can't be removed")),
+        };
         Done {
-            removed: self
-                .remove
-                .iter()
-                .map(|number| (*number, folder.remove(*number)))
-                .collect(),
+            removed,
             written: self
                 .write
                 .iter()
-                .map(|(number, outgoing)| (*number, folder.write(*number, outgoing)))
+                .map(|(number, outgoing)| (*number, write(*number, outgoing)))
                 .collect(),
             loaded: self.load.iter().map(|number| (*number, folder.read(*number))).collect(),
         }
