@@ -4,6 +4,11 @@
     clippy::unwrap_used,
     reason = "a test stops at the first thing that is not as it expects"
 )]
+#![expect(clippy::print_stderr, reason = "a skipped test is loud")]
 
+mod disk;
+mod limits;
 mod nats_away;
+mod proxy_killed;
+mod soak;
 mod stand;

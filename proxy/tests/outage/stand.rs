@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderMap;
 use futures_util::StreamExt;
+use parking_lot::Mutex;
 use sidelog_record::{End, Record};
 use testbed::{NatsServer, Port, Sidelog, SidelogCommand, Upstream, wait};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,17 +38,20 @@ pub(crate) fn proxy(upstream: &Upstream, nats_url: &str, spool: &Path, port: &Po
         .env("SIDELOG_SPOOL__DIRECTORY", spool.display())
 }
 
+/// The exchanges that were answered, and when.
+type Answered = Arc<Mutex<Vec<(usize, Instant)>>>;
+
 /// Exchanges that are being sent.
 #[derive(Debug)]
 pub(crate) struct Traffic {
-    answered: Arc<AtomicUsize>,
-    connections: Vec<JoinHandle<()>>,
+    answered: Answered,
+    connections: Vec<JoinHandle<Result<(), String>>>,
 }
 
 impl Traffic {
     /// Sends the exchanges numbered `from` to `to`, with a body of so many bytes. Every answer must be the service's.
     pub(crate) fn start(proxy: &Sidelog, from: usize, to: usize, body: usize) -> Self {
-        let answered = Arc::new(AtomicUsize::new(0));
+        let answered = Answered::default();
         let next = Arc::new(AtomicUsize::new(from));
         let address = proxy.addresses()[0].port();
         let body: Arc<str> = format!("{{\"fill\":\"{}\"}}", "x".repeat(body)).into();
@@ -57,10 +62,10 @@ impl Traffic {
                 loop {
                     let number = next.fetch_add(1, Ordering::AcqRel);
                     if number >= to {
-                        return;
+                        return Ok(());
                     }
-                    exchange(&mut connection, number, &body).await;
-                    answered.fetch_add(1, Ordering::AcqRel);
+                    exchange(&mut connection, number, &body).await?;
+                    answered.lock().push((number, Instant::now()));
                 }
             })
         });
@@ -72,52 +77,45 @@ impl Traffic {
 
     /// Waits until so many exchanges of all were answered.
     pub(crate) async fn reaches(&self, count: usize) {
-        wait::until("traffic goes on", async || {
-            self.answered.load(Ordering::Acquire) >= count
-        })
-        .await;
-    }
-
-    /// How many were answered so far.
-    pub(crate) fn answered(&self) -> usize {
-        self.answered.load(Ordering::Acquire)
+        wait::until("traffic goes on", async || self.answered.lock().len() >= count).await;
     }
 
     /// Waits for the end of all.
     pub(crate) async fn end(self) {
         for connection in self.connections {
-            connection.await.unwrap();
+            assert_eq!(connection.await.unwrap(), Ok(()));
         }
     }
 
-    /// Waits for the end of all, though some may be cut off. Gives back how many were answered.
-    pub(crate) async fn cut_off(self) -> usize {
+    /// Waits for the end of all, though some may be cut off. Gives back those that were answered.
+    pub(crate) async fn cut_off(self) -> Vec<(usize, Instant)> {
         for connection in self.connections {
-            // One whose proxy was killed has panicked.
-            drop(connection.await);
+            drop(connection.await.unwrap());
         }
-        self.answered.load(Ordering::Acquire)
+        std::mem::take(&mut *self.answered.lock())
     }
 }
 
 /// One exchange over HTTP/1.1, written by hand: a whole client costs more than the proxy.
-async fn exchange(connection: &mut TcpStream, number: usize, body: &str) {
+async fn exchange(connection: &mut TcpStream, number: usize, body: &str) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("exchange {number}: {error}");
     let request = format!(
         "POST /orders HTTP/1.1\r\nhost: test\r\nx-number: {number}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
-    connection.write_all(request.as_bytes()).await.unwrap();
+    connection.write_all(request.as_bytes()).await.map_err(failed)?;
     let expected = format!("\r\n\r\nanswer {number}");
     let mut answer = Vec::new();
     while !answer.ends_with(expected.as_bytes()) {
-        let read = connection.read_buf(&mut answer).await.unwrap();
-        let text = String::from_utf8_lossy(&answer);
-        assert!(
-            read > 0 && answer.len() < 4096,
-            "exchange {number} was answered: {text}"
-        );
+        let read = connection.read_buf(&mut answer).await.map_err(failed)?;
+        if read == 0 || !answer.starts_with(b"HTTP/1.1 200") || answer.len() > 4096 {
+            return Err(format!(
+                "exchange {number} was answered {:?}",
+                String::from_utf8_lossy(&answer)
+            ));
+        }
     }
-    assert!(answer.starts_with(b"HTTP/1.1 200"));
+    Ok(())
 }
 
 /// What the proxy counts.

@@ -41,7 +41,7 @@ enum Step {
 enum Answer {
     Acknowledged,
     /// The server has it, but its answer is lost.
-    AnswerLost,
+    Unheard,
     MessageLost,
 }
 
@@ -56,7 +56,7 @@ enum Fault {
 fn step() -> impl Strategy<Value = Step> {
     let answer = prop_oneof![
         4 => Just(Answer::Acknowledged),
-        1 => Just(Answer::AnswerLost),
+        1 => Just(Answer::Unheard),
         1 => Just(Answer::MessageLost)
     ];
     let fault = prop_oneof![
@@ -181,7 +181,7 @@ impl World {
         }
         match answer {
             Answer::Acknowledged => self.outbox.acknowledged(number, 0),
-            Answer::AnswerLost | Answer::MessageLost => self.outbox.returned(number),
+            Answer::Unheard | Answer::MessageLost => self.outbox.returned(number),
         }
     }
 
