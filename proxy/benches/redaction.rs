@@ -1,0 +1,84 @@
+//! What redaction costs: bytes per second over JSON that looks like an API's, with secrets in it and without.
+//!
+//! `cargo bench -p sidelog-proxy --bench redaction`; the least that is wanted is 400 MB/s without and 200 MB/s with.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a benchmark stops at the first thing that is not as it expects"
+)]
+
+use divan::counter::BytesCount;
+use divan::{Bencher, black_box};
+use sidelog_proxy::generation::Generation;
+use sidelog_proxy::settings::Settings;
+use sidelog_proxy::shipping::redact::{Kind, Redactor};
+
+fn main() {
+    divan::main();
+}
+
+/// The bodies' sizes, in bytes.
+const SIZES: [usize; 3] = [1024, 16 * 1024, 64 * 1024];
+
+/// About so many bytes of users as an API lists them; every fourth has a secret, if any have.
+fn users(size: usize, secrets: bool) -> String {
+    let mut out = String::from(r#"{"page":1,"next_page_token":null,"users":["#);
+    let mut number = 0;
+    while out.len() < size {
+        if number > 0 {
+            out.push(',');
+        }
+        let secret = if secrets && number % 4 == 0 {
+            format!(r#","password":"hunter{number}","note":"sent Bearer abcdefghijk{number} to https://a.test/""#)
+        } else {
+            String::new()
+        };
+        out.push_str(&format!(
+            r#"{{"id":{number},"name":"Ada Lovelace {number}","email":"ada.{number}@example.test","created_at":"2026-01-31T12:00:00Z","address":{{"street":"12 St James's Square","city":"London","zip":"SW1Y 4JH","country":"GB"}},"roles":["admin","editor"],"active":true,"score":{number}.25,"url":"https://example.test/users/{number}?view=full","about":"Wrote the first program for a machine that was never built, and said what it could do."{secret}}}"#
+        ));
+        number += 1;
+    }
+    out.push_str("]}");
+    out
+}
+
+fn redact(bencher: Bencher<'_, '_>, kind: Kind, text: &str) {
+    let generation = Generation::new(1, Settings::default());
+    let redactor = Redactor::new(&generation.settings.redaction).unwrap();
+    let applied = redactor.under(generation.policy(None));
+    assert!(!applied.body(kind, text, false).ends_early);
+    bencher
+        .counter(BytesCount::of_str(text))
+        .bench_local(|| applied.body(kind, black_box(text), false).text.len());
+}
+
+#[divan::bench(args = SIZES)]
+fn json_without_secrets(bencher: Bencher<'_, '_>, size: usize) {
+    redact(bencher, Kind::Json, &users(size, false));
+}
+
+#[divan::bench(args = SIZES)]
+fn json_with_secrets(bencher: Bencher<'_, '_>, size: usize) {
+    redact(bencher, Kind::Json, &users(size, true));
+}
+
+#[divan::bench(args = SIZES)]
+fn json_in_a_string(bencher: Bencher<'_, '_>, size: usize) {
+    let text = format!("{{\"body\":\"{}\"}}", users(size, true).replace('"', "\\\""));
+    redact(bencher, Kind::Json, &text);
+}
+
+#[divan::bench(args = SIZES)]
+fn text(bencher: Bencher<'_, '_>, size: usize) {
+    let line = "2026-01-31T12:00:00Z INFO took 12 ms to answer GET /api/v1/users?page=2 for 192.0.2.1\n";
+    redact(bencher, Kind::Text, &line.repeat(size / line.len() + 1));
+}
+
+#[divan::bench(args = SIZES)]
+fn form(bencher: Bencher<'_, '_>, size: usize) {
+    redact(
+        bencher,
+        Kind::Form,
+        &"name=Ada+Lovelace&city=London&page=2&note=a%20b&".repeat(size / 48),
+    );
+}
