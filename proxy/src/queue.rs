@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use tokio::sync::Notify;
 
 pub mod exchange;
+pub mod grpc;
 pub mod ledger;
 
 use exchange::Exchange;

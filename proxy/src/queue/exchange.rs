@@ -13,6 +13,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use sidelog_record::{End, Omitted};
 
+use super::grpc::Grpc;
+
 /// What one exchange was, from the request's first byte to the answer's last.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Exchange<'a> {
@@ -111,6 +113,8 @@ pub struct Request<'a> {
 pub struct Response<'a> {
     /// Status code sent to the client, if any.
     pub status: Option<u16>,
+    /// What gRPC says, if the call was by gRPC.
+    pub grpc: Option<Grpc>,
     /// Header fields.
     pub fields: Fields<'a>,
     /// Body.
@@ -168,8 +172,11 @@ const FLAG_LINK: u8 = 8;
 const ADDRESS: usize = 1 + 2 + 16;
 const TRACE: usize = 16 + 8 + 8 + 1 + 16 + 8;
 /// Total length, fixed fields and the lengths of the nine runs.
-const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + TRACE + 2 * ADDRESS + 4 + 2 * 9 + 9 * 4;
+const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + 2 + TRACE + 2 * ADDRESS + 4 + 2 * 9 + 9 * 4;
 const NONE: u64 = u64::MAX;
+/// In the place of a gRPC status: no call by gRPC, and one without a status.
+const NO_GRPC: u16 = u16::MAX;
+const NO_GRPC_STATUS: u16 = u16::MAX - 1;
 
 impl<'a> Exchange<'a> {
     /// Bytes that [`Self::encode`] will append.
@@ -204,6 +211,8 @@ impl<'a> Exchange<'a> {
         out.push(self.end as u8);
         out.push(self.request.version as u8);
         out.extend_from_slice(&self.response.status.unwrap_or(0).to_le_bytes());
+        let grpc = self.response.grpc.map(|grpc| grpc.status.unwrap_or(NO_GRPC_STATUS));
+        out.extend_from_slice(&grpc.unwrap_or(NO_GRPC).to_le_bytes());
         self.encode_trace(out);
         encode_address(out, self.client);
         encode_address(out, self.upstream);
@@ -233,6 +242,7 @@ impl<'a> Exchange<'a> {
         let end = *End::ALL.get(usize::from(r.u8()?))?;
         let version = version_from(r.u8()?)?;
         let status = Some(r.u16()?).filter(|status| *status != 0);
+        let grpc = grpc_from(r.u16()?);
         let trace = decode_trace(&mut r, flags)?;
         let client = decode_address(&mut r)?;
         let upstream = decode_address(&mut r)?;
@@ -278,6 +288,7 @@ impl<'a> Exchange<'a> {
             },
             response: Response {
                 status,
+                grpc,
                 fields: response_fields,
                 body: response_body,
             },
@@ -335,6 +346,13 @@ fn decode_trace(r: &mut Reader<'_>, flags: u8) -> Option<TraceContext> {
         flags: trace_flags,
         span: flags & FLAG_SPAN != 0,
         link: (flags & FLAG_LINK != 0).then_some(link),
+    })
+}
+
+fn grpc_from(status: u16) -> Option<Grpc> {
+    let status = Some(status).filter(|status| *status != NO_GRPC)?;
+    Some(Grpc {
+        status: Some(status).filter(|status| *status != NO_GRPC_STATUS),
     })
 }
 
@@ -457,6 +475,7 @@ pub(crate) mod tests {
             },
             response: Response {
                 status: Some(201),
+                grpc: None,
                 fields: Fields::default(),
                 body,
             },
@@ -481,6 +500,7 @@ pub(crate) mod tests {
             runs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 8),
             end in proptest::sample::select(End::ALL.to_vec()),
             omitted in proptest::option::of(proptest::sample::select(Omitted::ALL.to_vec())),
+            grpc in proptest::option::of(proptest::option::of(0..17_u16)),
         ) {
             let mut written = exchange(&runs[0]);
             (written.generation, written.listener, written.record, written.started, written.duration, written.attempts) = head;
@@ -489,6 +509,7 @@ pub(crate) mod tests {
             written.trace = TraceContext { trace_id, span_id, parent_id, flags, span, link };
             (written.client, written.upstream) = addresses;
             written.end = end;
+            written.response.grpc = grpc.map(|status| Grpc { status });
             written.response.body = Body { size: 9, bytes: &runs[1], omitted };
             (written.request.method, written.request.target, written.request.authority) = (&runs[2], &runs[3], &runs[4]);
             (written.request.fields, written.response.fields) = (Fields(&runs[5]), Fields(&runs[6]));

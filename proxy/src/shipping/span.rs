@@ -103,15 +103,20 @@ fn name(exchange: &Exchange<'_>, generation: &Generation) -> String {
     }
 }
 
-/// Whether the answer's status is a failure of what the span stands for: on a server from 500, on a client from 400.
-fn is_failure(exchange: &Exchange<'_>, kind: SpanKind) -> bool {
-    let from = if kind == SpanKind::Client { 400 } else { 500 };
-    exchange.response.status.is_some_and(|status| status >= from)
+/// What failed by the answer's own word: HTTP's status on a server from 500 and on a client from 400, else gRPC's.
+fn failure(exchange: &Exchange<'_>, kind: SpanKind) -> Option<Cow<'static, str>> {
+    let is_client = kind == SpanKind::Client;
+    let from = if is_client { 400 } else { 500 };
+    if let Some(status) = exchange.response.status.filter(|status| *status >= from) {
+        return Some(Cow::Owned(status.to_string()));
+    }
+    let grpc = exchange.response.grpc.filter(|grpc| grpc.is_failure(is_client))?;
+    grpc.status_name().map(Cow::Owned)
 }
 
 fn status(exchange: &Exchange<'_>, kind: SpanKind) -> Status {
     let broken = exchange.end.level(None) == Level::Error;
-    if is_failure(exchange, kind) || broken {
+    if failure(exchange, kind).is_some() || broken {
         // A status code says enough by itself; what sidelog saw is told.
         Status {
             message: exchange.error_type.to_owned(),
@@ -150,9 +155,14 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
     all.text("network.protocol.version", request.version.as_str());
     let user_agent = request.fields.get("user-agent").map(|agent| redaction.text(agent));
     all.optional("user_agent.original", user_agent);
-    let status = exchange.response.status.filter(|_| is_failure(exchange, kind));
-    let status = status.map(|status| Cow::Owned(status.to_string()));
-    all.optional("error.type", error_type(exchange).or(status));
+    if let Some(grpc) = exchange.response.grpc {
+        let (path, _) = path_and_query(request.target);
+        let method = String::from_utf8_lossy(path);
+        all.text("rpc.system.name", "grpc");
+        all.text("rpc.method", method.strip_prefix('/').unwrap_or(&method));
+        all.optional("rpc.response.status_code", grpc.status_name());
+    }
+    all.optional("error.type", error_type(exchange).or_else(|| failure(exchange, kind)));
     all.optional(
         "upstream.address",
         exchange.upstream.map(|upstream| upstream.to_string()),
@@ -244,7 +254,11 @@ mod tests {
     use super::*;
     use crate::queue::exchange::Fields;
     use crate::queue::exchange::tests::exchange;
+    use crate::queue::grpc::Grpc;
     use crate::settings::{Redaction, Route, Settings};
+    use crate::shipping::record::{Identity, record};
+    use proptest::prelude::*;
+    use sidelog_record::End;
 
     fn made(exchange: &Exchange<'_>, settings: Settings) -> Span {
         span(
@@ -346,6 +360,25 @@ mod tests {
     }
 
     #[test]
+    fn a_call_by_grpc_fails_by_its_own_status() {
+        let mut seen = exchange(b"");
+        (seen.request.target, seen.response.status) = (b"/shop.Orders/Get", Some(200));
+        for (status, server, client) in [(0, false, false), (5, false, true), (13, true, true)] {
+            seen.response.grpc = Some(Grpc { status: Some(status) });
+            for (settings, fails) in [(Settings::default(), server), (outbound(), client)] {
+                let span = made(&seen, settings);
+                assert_eq!(told(&span, "rpc.system.name").as_deref(), Some("grpc"));
+                assert_eq!(told(&span, "rpc.method").as_deref(), Some("shop.Orders/Get"));
+                assert_eq!(
+                    (is_error(&span), told(&span, "error.type").is_some()),
+                    (fails, fails),
+                    "{status}"
+                );
+            }
+        }
+    }
+
+    #[test]
     fn an_unknown_method_is_other_and_keeps_its_name_aside() {
         let mut seen = exchange(b"{}");
         seen.request.method = b"BREW";
@@ -405,6 +438,54 @@ mod tests {
         for settings in [Settings::default(), outbound()] {
             let span = format!("{:?}", made(&seen, settings));
             assert!(!span.contains("MARK") && span.contains("token=REDACTED&b=1"), "{span}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn span_and_record_of_an_exchange_agree(
+            ids in any::<([u8; 16], [u8; 8], Option<[u8; 8]>)>(),
+            flags in 0..4_u8,
+            times in (0..1_u64 << 62, 0..1_u64 << 40),
+            status in proptest::option::of(100..600_u16),
+            end in proptest::sample::select(End::ALL.to_vec()),
+            error_type in proptest::sample::select(vec!["", "timeout"]),
+            route in proptest::option::of(Just(0_u32)),
+        ) {
+            let settings = Settings {
+                routes: vec![Route { path: "/orders/{id}".to_owned(), ..Default::default() }],
+                ..Default::default()
+            };
+            let generation = Generation::new(1, settings);
+            let mut seen = exchange(b"{}");
+            (seen.trace.trace_id, seen.trace.span_id, seen.trace.parent_id) = ids;
+            (seen.started, seen.duration) = times;
+            (seen.trace.flags, seen.response.status, seen.end) = (flags, status, end);
+            (seen.error_type, seen.route) = (error_type, route);
+            let redactor = Redactor::new(&Redaction::default());
+            let identity = Identity {
+                service: "api".to_owned(), version: None, instance: "one".to_owned(), environment: "test".to_owned(),
+            };
+            let record = record(&seen, &identity, &generation, &redactor);
+            let span = span(&seen, &generation, &redactor);
+            if let Some(trace_id) = record.trace_id {
+                prop_assert_eq!(&span.trace_id, &trace_id);
+                prop_assert_eq!(Some(span.span_id.clone()), record.span_id.map(Vec::from));
+            }
+            prop_assert_eq!(&span.parent_span_id[..], record.parent_span_id.as_ref().map_or(&[][..], |id| &id[..]));
+            prop_assert_eq!(span.flags & 0xff, u32::from(record.trace_flags.unwrap_or(flags)));
+            prop_assert_eq!(span.start_time_unix_nano, record.timestamp);
+            prop_assert_eq!(span.end_time_unix_nano, record.observed_timestamp);
+            for (key, expected) in [
+                ("http.response.status_code", record.status.map(|status| status.to_string())),
+                ("http.route", record.route.map(Cow::into_owned)),
+                ("sidelog.end", Some(record.end.as_str().to_owned())),
+                ("error.type", record.error_type.map(Cow::into_owned)),
+                ("url.path", Some(record.path.into_owned())),
+                ("url.query", record.query.map(Cow::into_owned)),
+            ] {
+                prop_assert_eq!(told(&span, key), expected, "{}", key);
+            }
         }
     }
 }

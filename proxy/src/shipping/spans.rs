@@ -41,8 +41,8 @@ pub enum SpanDrop {
     Refused,
     /// The collector took the request, but not this span (partial success).
     Rejected,
-    /// Shipping panicked while it was on its way: a fault of sidelog.
-    Fault,
+    /// Its export was under way when shipping panicked.
+    Abandoned,
     /// No collector took it within a second of the shutdown.
     Shutdown,
 }
@@ -56,7 +56,7 @@ impl SpanDrop {
         Self::Busy,
         Self::Refused,
         Self::Rejected,
-        Self::Fault,
+        Self::Abandoned,
         Self::Shutdown,
     ];
 
@@ -69,7 +69,7 @@ impl SpanDrop {
             Self::Busy => "busy",
             Self::Refused => "refused",
             Self::Rejected => "rejected",
-            Self::Fault => "fault",
+            Self::Abandoned => "abandoned",
             Self::Shutdown => "shutdown",
         }
     }
@@ -279,11 +279,11 @@ impl<C: Collector> Spans<C> {
         }
     }
 
-    /// After a panic: the export under way is lost, and counted.
+    /// Gives up the export under way, which may be torn: after a panic.
     pub fn abandon(&mut self) {
         if let Some((n, _)) = self.under_way.take() {
             self.counts.waiting.fetch_sub(n as u64, Ordering::Relaxed);
-            self.counts.drop_spans(SpanDrop::Fault, n);
+            self.counts.drop_spans(SpanDrop::Abandoned, n);
         }
     }
 
@@ -391,6 +391,19 @@ mod tests {
         spans.push(Span::default());
         spans.begin(false);
         assert!(spans.under_way.is_some());
+    }
+
+    #[tokio::test]
+    async fn an_export_that_is_abandoned_is_counted() {
+        let mut spans = spans(Double::Hangs, 10);
+        (0..3).for_each(|_| spans.push(Span::default()));
+        spans.begin(true);
+        spans.abandon();
+        assert!(spans.is_idle());
+        assert_eq!(
+            (spans.counts.waiting(), spans.counts.dropped(SpanDrop::Abandoned)),
+            (0, 3)
+        );
     }
 
     #[tokio::test]

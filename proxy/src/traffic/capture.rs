@@ -20,6 +20,7 @@ use sidelog_record::{End, Omitted};
 use crate::generation::{Generation, Policy};
 use crate::queue::Queue;
 use crate::queue::exchange::{Body, Exchange, Fields, Request, Response, TraceContext, Version};
+use crate::queue::grpc::Grpc;
 
 /// What every capture of a process shares.
 #[derive(Debug)]
@@ -158,6 +159,7 @@ pub struct Capture {
     attempts: u32,
     version: Version,
     status: Option<u16>,
+    grpc: Option<Grpc>,
     /// Method, target, authority, tracestate, request fields, response fields, one behind the other.
     head: Vec<u8>,
     method: Range<usize>,
@@ -213,6 +215,7 @@ impl Capture {
             attempts: 0,
             version: head.version,
             status: None,
+            grpc: Grpc::of_request(head.fields),
             head: Vec::with_capacity(1024),
             method: 0..0,
             target: 0..0,
@@ -272,12 +275,20 @@ impl Capture {
     pub fn response_head(&mut self, status: u16, fields: &HeaderMap) {
         self.first_byte = Some(self.elapsed());
         self.status = Some(status);
+        self.response_trailers(fields);
         let policy = self.recorder.generation.policy(self.route);
         if policy.record() && policy.response_headers() {
             self.response_fields = append_fields(&mut self.head, fields);
         }
         self.response_body
             .plan(body_plan(policy, policy.response_body(), fields));
+    }
+
+    /// The answer's trailers pass. An answer without a body has in its head what would be in them.
+    pub fn response_trailers(&mut self, trailers: &HeaderMap) {
+        if let Some(grpc) = &mut self.grpc {
+            grpc.read(trailers);
+        }
     }
 
     /// The connection now carries another protocol: what passes is counted, not kept.
@@ -333,6 +344,7 @@ impl Capture {
             },
             response: Response {
                 status: self.status,
+                grpc: self.grpc,
                 fields: Fields(part(&self.response_fields)),
                 body: self.response_body.view(kept),
             },

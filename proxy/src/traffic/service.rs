@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -302,6 +302,18 @@ impl ProxyHttp for Proxy {
         ctx.answered |= end_of_stream;
         if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body) {
             capture.response_body(chunk);
+        }
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _session: &mut Session,
+        trailers: &mut HeaderMap,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Bytes>> {
+        if let Some(capture) = &mut ctx.capture {
+            capture.response_trailers(trailers);
         }
         Ok(None)
     }
