@@ -19,6 +19,7 @@ pub struct Jaeger {
     process: Process,
     ports: Ports,
     http: reqwest::Client,
+    arguments: Vec<String>,
     folder: TempDir,
 }
 
@@ -55,6 +56,14 @@ impl Jaeger {
     /// # Panics
     /// When it doesn't start.
     pub async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// Starts one with further arguments, such as `--collector.otlp.grpc.tls.enabled=true`.
+    ///
+    /// # Panics
+    /// When it doesn't start.
+    pub async fn start_with(arguments: Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ports = Ports {
             otlp_grpc: Port::reserve(),
@@ -63,9 +72,10 @@ impl Jaeger {
             admin: Port::reserve(),
         };
         let mut jaeger = Self {
-            process: launch(&folder, &ports),
+            process: launch(&folder, &ports, &arguments),
             ports,
             http: http::client(),
+            arguments,
             folder,
         };
         jaeger.ready().await;
@@ -152,7 +162,7 @@ impl Jaeger {
     /// When it doesn't start.
     pub async fn restart(&mut self) {
         self.process.kill();
-        self.process = launch(&self.folder, &self.ports);
+        self.process = launch(&self.folder, &self.ports, &self.arguments);
         self.ready().await;
     }
 
@@ -195,7 +205,7 @@ impl Jaeger {
 }
 
 /// All that it could listen on is told: its defaults are fixed ports on every address.
-fn launch(folder: &TempDir, ports: &Ports) -> Process {
+fn launch(folder: &TempDir, ports: &Ports, arguments: &[String]) -> Process {
     let mut jaeger = command(tool("jaeger"));
     for (listener, port) in [
         ("collector.otlp.grpc.host-port", &ports.otlp_grpc),
@@ -216,7 +226,7 @@ fn launch(folder: &TempDir, ports: &Ports) -> Process {
     ] {
         jaeger.arg(format!("--{unused}=127.0.0.1:0"));
     }
-    jaeger.env("SPAN_STORAGE_TYPE", "memory");
+    jaeger.args(arguments).env("SPAN_STORAGE_TYPE", "memory");
     Process::start("jaeger", jaeger, &folder.path().join("output"))
 }
 

@@ -7,6 +7,7 @@
 //! | [`VictoriaLogs`] | a store that takes Loki's push protocol |
 //! | [`LokiDouble`] | answers pushes as Loki documents it, refusals too |
 //! | [`Upstream`] | an HTTP service that tests steer |
+//! | [`OtlpDouble`] | a trace collector that answers as it is told |
 //! | [`Relay`] | a service that passes trace headers on |
 //! | [`Sidelog`] | our own binaries |
 //!
@@ -31,6 +32,7 @@ mod hosted;
 mod jaeger;
 mod loki_double;
 mod nats_server;
+mod otlp_double;
 mod port;
 mod process;
 mod relay;
@@ -42,6 +44,7 @@ mod victoria_logs;
 pub use jaeger::{Jaeger, Span};
 pub use loki_double::{Answer, Entry, LokiDouble, LokiLimits, Push};
 pub use nats_server::NatsServer;
+pub use otlp_double::{OtlpAnswer, OtlpDouble, OtlpRequest};
 pub use port::Port;
 pub use relay::Relay;
 pub use sidelog::{Finished, Program, Sidelog, SidelogCommand};

@@ -110,7 +110,7 @@ impl Otlp {
     async fn send(&self, body: Bytes) -> Result<Taken, Refusal> {
         let sending = async {
             match &self.transport {
-                Transport::Grpc(client) => client.send(body, self.timeout).await,
+                Transport::Grpc(client) => client.send(body).await,
                 Transport::Http(client) => client.send(body).await,
             }
         };

@@ -2,8 +2,6 @@
 //!
 //! <https://opentelemetry.io/docs/specs/otlp/#otlpgrpc>
 
-use std::time::Duration;
-
 use ::http::HeaderMap;
 use ::http::uri::PathAndQuery;
 use anyhow::Context as _;
@@ -58,13 +56,12 @@ impl Client {
     }
 
     /// Sends one request.
-    pub(super) async fn send(&self, body: Bytes, timeout: Duration) -> Result<Taken, Refusal> {
+    pub(super) async fn send(&self, body: Bytes) -> Result<Taken, Refusal> {
         let mut grpc = self.grpc.clone();
         if let Err(error) = grpc.ready().await {
             return Err(unreachable(&error));
         }
-        let mut request = Request::from_parts(self.metadata.clone(), Extensions::default(), body);
-        request.set_timeout(timeout);
+        let request = Request::from_parts(self.metadata.clone(), Extensions::default(), body);
         let answer = grpc.unary(request, PathAndQuery::from_static(METHOD), Encoded).await;
         answer
             .map(|answer| taken(answer.into_inner()))
@@ -161,6 +158,7 @@ impl Decoder for Encoded {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
     use tonic_types::ErrorDetails;
 
     #[test]
