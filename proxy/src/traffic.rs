@@ -31,6 +31,7 @@ pub mod resolve;
 pub mod route;
 pub mod service;
 pub mod trace;
+pub mod traceparent;
 pub mod tracestate;
 
 use crate::settings::{Listener, Settings};

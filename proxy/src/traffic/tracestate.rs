@@ -10,6 +10,7 @@
 //!   (`one_header_is_untouched_and_several_are_joined`).
 //! - Neither a malformed list nor one without a member goes on (`malformed_lists_are_refused`).
 //! - Joining again changes nothing (`what_was_joined_is_passed_on_as_it_is`).
+//! - No bytes make the parser panic (`arbitrary_values_never_panic`, and `proxy/fuzz`).
 
 use std::borrow::Cow;
 
