@@ -462,7 +462,7 @@ mod tests {
             (seen.started, seen.duration) = times;
             (seen.trace.flags, seen.response.status, seen.end) = (flags, status, end);
             (seen.error_type, seen.route) = (error_type, route);
-            let redactor = Redactor::new(&Redaction::default());
+            let redactor = Redactor::new(&Redaction::default()).unwrap();
             let identity = Identity {
                 service: "api".to_owned(), version: None, instance: "one".to_owned(), environment: "test".to_owned(),
             };
