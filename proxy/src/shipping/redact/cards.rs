@@ -11,8 +11,8 @@ const LEAST: usize = 13;
 const MOST: usize = 19;
 /// So many digits at a cut are kept from being read: what card numbers are masked to.
 const LEAST_CUT: usize = 7;
-/// A run of a card number's digits is found by looking at two of so many bytes: shorter runs are none.
-const STRIDE: usize = 6;
+/// A run of a card number's digits is found by looking at two of so many bytes: of two one is a digit.
+const STRIDE: usize = LEAST - 1;
 /// More groups than this are no card number.
 const GROUPS: usize = 24;
 
@@ -20,9 +20,18 @@ const GROUPS: usize = 24;
 pub(super) fn find(text: &[u8], cut: bool, found: &mut Vec<Found<'_>>) {
     let mut at = 0;
     while at < text.len() {
-        let Some(digit) = (at..at + 2).find(|at| is_digit(text, *at)) else {
-            at += STRIDE;
-            continue;
+        let digit = match text.get(at..) {
+            Some([byte, ..]) if byte.is_ascii_digit() => at,
+            Some([_, byte, ..]) if byte.is_ascii_digit() => at + 1,
+            // A shorter run counts where the text is cut.
+            _ if cut && at + STRIDE >= text.len() && at + 2 < text.len() => {
+                at = text.len() - 2;
+                continue;
+            }
+            _ => {
+                at += STRIDE;
+                continue;
+            }
         };
         let run = around(text, digit);
         if run.len() >= LEAST || (cut && run.end == text.len() && run.len() >= LEAST_CUT) {

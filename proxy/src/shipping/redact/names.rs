@@ -149,11 +149,27 @@ const fn by_letter() -> [(usize, usize); 26] {
     ranges
 }
 
+/// For a first letter, in either case, which letters come second in the entries, one bit each: most names are told by
+/// these two.
+const SECOND: [u32; 256] = second_letters();
+
+const fn second_letters() -> [u32; 256] {
+    let mut letters = [0; 256];
+    let mut at = 0;
+    while at < SECRET.len() {
+        let word = SECRET[at].as_bytes();
+        letters[word[0] as usize] |= 1 << (word[1] - b'a');
+        letters[word[0].to_ascii_uppercase() as usize] = letters[word[0] as usize];
+        at += 1;
+    }
+    letters
+}
+
 /// The entry of [`SECRET`] that makes a name secret; the longest where several do.
 pub(super) fn secret(name: &[u8]) -> Option<&'static str> {
     let mut found: Option<&'static str> = None;
-    for start in 0..name.len() {
-        if !begins_part(name, start) {
+    for (start, letters) in name.windows(2).enumerate() {
+        if !may_begin(letters) || !begins_part(name, start) {
             continue;
         }
         for word in entries(name.get(start).copied().unwrap_or_default()) {
@@ -164,6 +180,18 @@ pub(super) fn secret(name: &[u8]) -> Option<&'static str> {
         }
     }
     found.or_else(|| of_password(name))
+}
+
+/// Whether an entry begins with two letters, or with the first where no letter follows.
+fn may_begin(letters: &[u8]) -> bool {
+    let [first, second] = *letters else {
+        return false;
+    };
+    let seconds = SECOND[usize::from(first)];
+    match second.to_ascii_lowercase().wrapping_sub(b'a') {
+        second @ 0..26 => seconds & 1 << second != 0,
+        _ => seconds != 0,
+    }
 }
 
 /// Whether a name is `wanted` (as [`flat`] gives it), in any case and joining.
@@ -189,16 +217,22 @@ fn entries(first: u8) -> &'static [&'static str] {
 
 /// `newpassword`, `dbpasswd`: people run these together with anything, and no other word ends so.
 fn of_password(name: &[u8]) -> Option<&'static str> {
-    ["password", "passwd"].into_iter().find(|word| {
-        let starts = 0..(name.len() + 1).saturating_sub(word.len());
-        starts.into_iter().any(|start| {
+    const FRONT: usize = "pass".len();
+    let middles = name
+        .iter()
+        .enumerate()
+        .skip(FRONT)
+        .filter(|(_, byte)| matches!(byte, b'w' | b'W'));
+    middles
+        .flat_map(|(at, _)| ["password", "passwd"].map(|word| (word, at - FRONT)))
+        .find(|(word, start)| {
             let end = start + word.len();
-            name.get(start..end)
-                .is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
+            let part = name.get(*start..end);
+            part.is_some_and(|part| part.eq_ignore_ascii_case(word.as_bytes()))
                 && ends_part(name, end)
-                && !harmless(word, name, start, end)
+                && !harmless(word, name, *start, end)
         })
-    })
+        .map(|(word, _)| word)
 }
 
 /// Where in the name an entry ends that begins at `start`; `None` if it isn't there, or doesn't end with a part.

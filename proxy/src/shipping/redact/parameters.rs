@@ -14,6 +14,9 @@ use super::{REDACTED, Scope};
 /// All but the unreserved characters (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// Shorter values hold no secret that is known by its shape.
+const SHORT: usize = 12;
+
 /// `name=value` joined by `&` or `;`.
 pub(super) fn redact<'t>(scope: &Scope<'_>, text: &'t str, cut: bool) -> Cow<'t, str> {
     let mut edits = Edits::new(text);
@@ -36,7 +39,7 @@ fn part_of(scope: &Scope<'_>, part: &str, start: usize, cut: bool, edits: &mut E
         };
         let value = at + name.len() + usize::from(joined);
         let end = start + part.len();
-        let rule = scope.name(&decoded(name.trim_end_matches(';')).into_owned().into_bytes());
+        let rule = scope.name(decoded(name.trim_end_matches(';')).as_bytes());
         if let Some(rule) = rule.filter(|_| joined && value < end) {
             scope.trail.note(name.as_bytes(), &rule);
             return edits.replace(value..end, REDACTED);
@@ -55,10 +58,11 @@ fn part_of(scope: &Scope<'_>, part: &str, start: usize, cut: bool, edits: &mut E
 
 /// The value without secrets that are known by their shape; `None` when there are none.
 fn searched(scope: &Scope<'_>, raw: &str, cut: bool) -> Option<String> {
-    if raw.len() < 4 {
+    let value = decoded(raw);
+    // Shapes are longer, and pairs and JSON have joints.
+    if !cut && value.len() < SHORT && !value.contains(['=', ':', '{', '[']) {
         return None;
     }
-    let value = decoded(raw);
     match scope.embedded(&value, cut, 1) {
         Cow::Owned(redacted) if matches!(value, Cow::Owned(_)) => {
             Some(utf8_percent_encode(&redacted, RESERVED).to_string())
