@@ -83,6 +83,6 @@ pub fn print(text: impl Display) -> ExitCode {
 }
 
 /// Writes a line to stderr. Where that is closed there is nobody to tell.
-fn tell(line: impl Display) {
+pub fn tell(line: impl Display) {
     drop(writeln!(io::stderr(), "{line}"));
 }

@@ -1,11 +1,13 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sidelog_chassis::cli;
+use sidelog_chassis::{cli, settings};
 
+use crate::explain;
 use crate::settings::{DEFAULTS, PROGRAM, Settings};
 
 /// Passes HTTP through untouched and records each exchange.
@@ -25,6 +27,9 @@ struct Arguments {
 enum Command {
     /// Says whether the settings are good, and if not, what to write instead
     Check,
+    /// Reads an HTTP request, and its response if given, from stdin; prints the route, the policy, the record, and which rule
+    /// took out what
+    Explain,
     /// Prints a file with every key, its default and what it does
     Defaults,
 }
@@ -40,8 +45,45 @@ pub fn main() -> ExitCode {
             |settings: &Settings| &settings.log,
             crate::run,
         ),
-        Some(Command::Check) => cli::check::<Settings>(&PROGRAM, config.as_deref()),
+        Some(Command::Check) => check(config.as_deref()),
+        Some(Command::Explain) => explained(config.as_deref()),
         Some(Command::Defaults) => cli::print(DEFAULTS),
+    }
+}
+
+/// As [`cli::check`], and a warning for each key by which secrets are recorded.
+fn check(config: Option<&Path>) -> ExitCode {
+    let code = cli::check::<Settings>(&PROGRAM, config);
+    let settings: Settings = match settings::load(&PROGRAM, config, &settings::snapshot()) {
+        Ok(settings) => settings,
+        Err(_) => return code,
+    };
+    for key in settings.unredacted() {
+        let advice = "secrets in them reach the store; remove the key, or record no bodies there";
+        cli::tell(format_args!(
+            "warning: {key}: bodies are recorded with redaction switched off: {advice}"
+        ));
+    }
+    code
+}
+
+fn explained(config: Option<&Path>) -> ExitCode {
+    let settings: Settings = match settings::load(&PROGRAM, config, &settings::snapshot()) {
+        Ok(settings) => settings,
+        // Told, with its exit status, by the check.
+        Err(_) => return cli::check::<Settings>(&PROGRAM, config),
+    };
+    let mut input = Vec::new();
+    let read = std::io::stdin().lock().take(explain::MAX_INPUT).read_to_end(&mut input);
+    let explained = read
+        .map_err(anyhow::Error::from)
+        .and_then(|_| explain::explain(settings, &input));
+    match explained {
+        Ok(text) => cli::print(text),
+        Err(error) => {
+            cli::tell(format_args!("explain: {error:#}"));
+            ExitCode::from(2)
+        }
     }
 }
 

@@ -74,6 +74,11 @@ impl Policy {
         Self { capture, types, redact }
     }
 
+    /// What the configuration says for it.
+    pub fn capture(&self) -> &Capture {
+        &self.capture
+    }
+
     /// Whether a record is made at all.
     pub fn record(&self) -> bool {
         self.capture.enabled

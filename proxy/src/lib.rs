@@ -15,6 +15,7 @@
 //! | [`queue`] | exchanges as bytes, between the two |
 //! | [`shipping`] | redaction, records, frames, JetStream, spans |
 //! | [`metrics`] | names and help of all metrics |
+//! | [`explain`] | what would be recorded of an exchange, and why |
 //! | [`cli`] | the command line |
 //!
 //! Invariants:
@@ -33,6 +34,7 @@ use sidelog_chassis::drain::Shutdown;
 use uuid::Uuid;
 
 pub mod cli;
+pub mod explain;
 pub mod generation;
 pub mod metrics;
 pub mod queue;
@@ -109,6 +111,12 @@ impl Sidecar {
             listeners,
             admin,
         } = self;
+        for key in settings.unredacted() {
+            tracing::warn!(
+                key,
+                "bodies are recorded with redaction switched off: secrets in them reach the store"
+            );
+        }
         let (delay, deadline) = (settings.shutdown.delay, settings.shutdown.deadline);
         let identity = identity(&settings);
         let limits = QueueLimits {
@@ -195,6 +203,7 @@ async fn drain(traffic: Traffic, shipping: Shipping, deadline: Duration, shutdow
     }
 }
 
+/// What the settings say of the service, and who this instance of it is.
 fn identity(settings: &Settings) -> Identity {
     let service = &settings.service;
     Identity {

@@ -2,8 +2,9 @@
 
 #![expect(clippy::expect_used, reason = "a test stops where something is not as it needs it")]
 
+use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use sidelog_proxy::settings::DEFAULTS;
 
@@ -137,4 +138,48 @@ fn defaults_and_version_are_printed() {
         stdout(&version),
         format!("sidelog-proxy {}\n", env!("CARGO_PKG_VERSION"))
     );
+}
+
+#[test]
+fn check_warns_of_bodies_that_are_recorded_with_their_secrets() {
+    let quiet = "[redaction]\nenabled = false\n[capture]\nkeep_bodies = 'never'\n";
+    let route = "[[routes]]\npath = '/a'\nredaction.enabled = false\n";
+    for (toml, key) in [
+        ("[redaction]\nenabled = false\n", Some("warning: redaction.enabled: ")),
+        (route, Some("warning: routes.0.redaction.enabled: ")),
+        (quiet, None),
+        ("", None),
+    ] {
+        let output = run(&["check"], &[("SIDELOG_CONFIG_TOML", toml)]);
+        let told = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{told}");
+        match key {
+            Some(key) => assert!(told.contains(key), "{toml}: {told}"),
+            None => assert!(!told.contains("warning"), "{toml}: {told}"),
+        }
+    }
+}
+
+#[test]
+fn explain_reads_an_exchange_and_says_what_would_be_recorded() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_sidelog-proxy"))
+        .arg("explain")
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    let request = b"GET /a?token=hunter2 HTTP/1.1\r\nhost: a.test\r\n\r\n";
+    let mut stdin = child.stdin.take().expect("a pipe");
+    stdin.write_all(request).expect("the program reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("the program ends");
+    let told = stdout(&output);
+    assert_eq!(output.status.code(), Some(0), "{told}");
+    assert!(told.starts_with("route: none\npolicy: enabled=true "), "{told}");
+    assert!(
+        told.ends_with("taken out: url.query token by name \"token\"\n"),
+        "{told}"
+    );
+    assert!(!told.contains("hunter2"), "{told}");
 }

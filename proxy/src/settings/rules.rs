@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use sidelog_chassis::settings::{ByteSize, Misfit, Validate};
 use sidelog_record::MAX_ENCODED;
 
-use super::{Settings, Upstream};
+use super::{Capture, KeepBodies, Settings, Upstream};
 
 /// What a NATS server takes in a message by default (`max_payload`, 1 MiB), without the room for the headers of a frame.
 const MAX_FRAME: ByteSize = ByteSize::kib(1020);
@@ -25,6 +25,18 @@ impl Validate for Settings {
 }
 
 impl Settings {
+    /// The keys by which bodies are recorded with their secrets in them.
+    pub fn unredacted(&self) -> Vec<String> {
+        let everywhere =
+            (!self.redaction.enabled && records_bodies(&self.capture)).then(|| "redaction.enabled".to_owned());
+        let routes = self.routes.iter().enumerate().filter_map(|(index, route)| {
+            let off = route.redaction.enabled == Some(false);
+            (off && records_bodies(&self.capture.with(&route.capture)))
+                .then(|| format!("routes.{index}.redaction.enabled"))
+        });
+        everywhere.into_iter().chain(routes).collect()
+    }
+
     fn check_sizes(&self, misfits: &mut Vec<Misfit>) {
         let (queue, capture, frame) = (&self.queue, &self.capture, &self.frame);
         if queue.bodies_max_bytes > queue.max_bytes {
@@ -134,6 +146,10 @@ impl Settings {
             }
         }
     }
+}
+
+fn records_bodies(capture: &Capture) -> bool {
+    capture.enabled && (capture.request_body || capture.response_body) && capture.keep_bodies != KeepBodies::Never
 }
 
 /// Whether only one of them can be bound.

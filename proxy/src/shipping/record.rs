@@ -94,19 +94,25 @@ pub fn record<'a>(
         span_id: in_trace.then_some(trace.span_id),
         parent_span_id: trace.parent_id,
         trace_flags: in_trace.then_some(trace.flags),
-        request_id: field(request.fields, "x-request-id", &redaction),
+        request_id: field(request.fields, "x-request-id", redaction.at("request_id")),
         method: String::from_utf8_lossy(request.method),
         scheme: Cow::Borrowed("http"),
-        path: redaction.path(path),
-        query: query.map(|query| redaction.query(query)),
+        path: redaction.at("url.path").path(path),
+        query: query.map(|query| redaction.at("url.query").query(query)),
         route: generation.route_path(exchange.route).map(Cow::Borrowed),
         server_address,
         server_port,
         client_address: exchange.client.map(|client| Cow::Owned(client.ip().to_string())),
-        user_agent: field(request.fields, "user-agent", &redaction),
+        user_agent: field(request.fields, "user-agent", redaction.at("user_agent.original")),
         protocol_version: Cow::Borrowed(request.version.as_str()),
-        request: message(request.fields, &request.body, &redaction, policy),
-        response: message(exchange.response.fields, &exchange.response.body, &redaction, policy),
+        request: message(REQUEST, request.fields, &request.body, &redaction, policy),
+        response: message(
+            RESPONSE,
+            exchange.response.fields,
+            &exchange.response.body,
+            &redaction,
+            policy,
+        ),
         status: exchange.response.status,
         duration: Duration::from_nanos(exchange.duration),
         ttfb: exchange.first_byte.map(Duration::from_nanos),
@@ -122,7 +128,13 @@ fn field<'a>(fields: Fields<'a>, name: &str, redaction: &Applied<'_>) -> Option<
     fields.get(name).map(|value| redaction.text(value))
 }
 
+/// The record's keys for a message's fields and its body.
+type Keys = (&'static str, &'static str);
+const REQUEST: Keys = ("http.request.header", "http.request.body.content");
+const RESPONSE: Keys = ("http.response.header", "http.response.body.content");
+
 fn message<'a>(
+    (header_key, body_key): Keys,
     fields: Fields<'a>,
     body: &crate::queue::exchange::Body<'a>,
     redaction: &Applied<'_>,
@@ -130,13 +142,13 @@ fn message<'a>(
 ) -> Message<'a> {
     let header = |(name, value): (&'a [u8], &'a [u8])| {
         let name = String::from_utf8_lossy(name);
-        let value = redaction.header(&name, value);
+        let value = redaction.at(header_key).header(&name, value);
         (name, value)
     };
     Message {
         headers: fields.iter().map(header).collect(),
         headers_omitted: 0,
-        body: body::record(body, fields, redaction, policy),
+        body: body::record(body, fields, redaction.at(body_key), policy),
     }
 }
 

@@ -36,8 +36,8 @@ mod trail;
 
 use pairs::Names;
 use patterns::{Around, Patterns};
-use trail::Rule;
-pub use trail::{Finding, Trail};
+pub use trail::Finding;
+use trail::{Rule, Trail};
 
 /// What stands in the place of a secret, as the HTTP semantic conventions have it for query values.
 pub const REDACTED: &str = "REDACTED";
@@ -50,7 +50,7 @@ const LEVELS: u8 = 4;
 #[derive(Debug)]
 pub struct Redactor {
     rules: Rules,
-    silent: Trail,
+    trail: Trail,
 }
 
 /// The built-in rules and those of the configuration.
@@ -85,20 +85,29 @@ impl Redactor {
         }
         Ok(Self {
             rules,
-            silent: Trail::default(),
+            trail: Trail::default(),
         })
+    }
+
+    /// The same, and notes of what is taken out.
+    #[must_use]
+    pub fn with_notes(self) -> Self {
+        Self {
+            trail: Trail::on(),
+            ..self
+        }
+    }
+
+    /// What was taken out so far, if notes are taken.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.trail.findings()
     }
 
     /// The rules as a route's policy has them.
     pub fn under(&self, policy: &Policy) -> Applied<'_> {
-        self.noting(policy, &self.silent)
-    }
-
-    /// The same, with notes of what was taken out.
-    pub fn noting<'r>(&'r self, policy: &Policy, trail: &'r Trail) -> Applied<'r> {
         Applied(policy.redact().then_some(Scope {
             rules: &self.rules,
-            trail,
+            trail: &self.trail,
         }))
     }
 }
@@ -154,11 +163,12 @@ pub struct Clean<'t> {
 }
 
 impl Applied<'_> {
-    /// Where what is found from here on stands.
-    pub fn at(&self, place: &'static str) {
+    /// The same, for what will stand under this key of the record.
+    pub fn at(&self, place: &'static str) -> &Self {
         if let Some(scope) = &self.0 {
             scope.trail.at(place);
         }
+        self
     }
 
     /// The value of a header field; `name` is in lower case.

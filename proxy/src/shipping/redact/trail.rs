@@ -15,7 +15,7 @@ pub struct Finding {
 
 /// Takes notes, or doesn't.
 #[derive(Debug, Default)]
-pub struct Trail(Option<RefCell<Notes>>);
+pub(super) struct Trail(Option<RefCell<Notes>>);
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -25,19 +25,19 @@ struct Notes {
 
 impl Trail {
     /// A trail that takes notes.
-    pub fn on() -> Self {
+    pub(super) fn on() -> Self {
         Self(Some(RefCell::default()))
     }
 
     /// What is found from here on is at `place`.
-    pub fn at(&self, place: &'static str) {
+    pub(super) fn at(&self, place: &'static str) {
         if let Some(notes) = &self.0 {
             notes.borrow_mut().place = place;
         }
     }
 
     /// The notes so far.
-    pub fn findings(&self) -> Vec<Finding> {
+    pub(super) fn findings(&self) -> Vec<Finding> {
         self.0
             .as_ref()
             .map(|notes| notes.borrow().findings.clone())
