@@ -33,7 +33,8 @@ impl Refusal {
             Self::Dead(Reason::TooOld)
         } else if is("timestamp too new") {
             Self::Dead(Reason::TooNew)
-        } else if is("Max entry size") {
+        } else if is("ax entry size") {
+            // Begins with a capital up to Loki 3.5.
             Self::Dead(Reason::TooLong)
         } else {
             Self::Dead(Reason::Refused)
@@ -81,6 +82,10 @@ mod tests {
             ),
             (
                 "Max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry with length '300000' bytes",
+                Refusal::Dead(Reason::TooLong),
+            ),
+            (
+                "max entry size '262144' bytes exceeded for stream '{a=\"b\"}' while adding an entry with length '300000' bytes",
                 Refusal::Dead(Reason::TooLong),
             ),
             (

@@ -3,6 +3,7 @@
 //! The runtime ends with the value, and with it every connection: to its clients that is a server that was killed.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener},
     thread::{self, JoinHandle},
 };
@@ -20,10 +21,18 @@ pub(crate) struct Hosted {
 impl Hosted {
     /// Serves `router` by HTTP/1.1 and h2c at `address`. Connections are accepted from the moment this returns.
     pub(crate) fn start(address: SocketAddr, router: Router) -> Self {
+        Self::start_with(address, async move |listener| axum::serve(listener, router).await)
+    }
+
+    /// Runs `server` with a socket that listens at `address`, from the moment this returns. It is not to end by itself.
+    pub(crate) fn start_with<S>(address: SocketAddr, server: S) -> Self
+    where
+        S: AsyncFnOnce(tokio::net::TcpListener) -> io::Result<()> + Send + 'static,
+    {
         let listener = TcpListener::bind(address).unwrap_or_else(|error| panic!("{address}: {error}"));
         listener.set_nonblocking(true).expect("a socket of our own");
         let (stop, stopped) = oneshot::channel();
-        let thread = thread::spawn(move || serve(listener, router, stopped));
+        let thread = thread::spawn(move || serve(listener, server, stopped));
         Self {
             stop: Some(stop),
             thread: Some(thread),
@@ -31,7 +40,10 @@ impl Hosted {
     }
 }
 
-fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) {
+fn serve<S>(listener: TcpListener, server: S, stopped: oneshot::Receiver<()>)
+where
+    S: AsyncFnOnce(tokio::net::TcpListener) -> io::Result<()>,
+{
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -39,7 +51,7 @@ fn serve(listener: TcpListener, router: Router, stopped: oneshot::Receiver<()>) 
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener).expect("a listening socket");
         tokio::select! {
-            ended = async { axum::serve(listener, router).await } => panic!("the server ended: {ended:?}"),
+            ended = server(listener) => panic!("the server ended: {ended:?}"),
             _ = stopped => {}
         }
     });

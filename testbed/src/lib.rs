@@ -6,6 +6,7 @@
 //! | [`Jaeger`] | Jaeger all-in-one, spans in memory |
 //! | [`VictoriaLogs`] | a store that takes Loki's push protocol |
 //! | [`LokiDouble`] | answers pushes as Loki documents it, refusals too |
+//! | [`TlsDoor`] | TLS in front of a server that has none |
 //! | [`Upstream`] | an HTTP service that tests steer |
 //! | [`OtlpDouble`] | a trace collector that answers as it is told |
 //! | [`Relay`] | a service that passes trace headers on |
@@ -37,6 +38,7 @@ mod port;
 mod process;
 mod relay;
 mod sidelog;
+mod tls_door;
 mod tools;
 mod upstream;
 mod victoria_logs;
@@ -48,5 +50,6 @@ pub use otlp_double::{OtlpAnswer, OtlpDouble, OtlpRequest};
 pub use port::Port;
 pub use relay::Relay;
 pub use sidelog::{Finished, Program, Sidelog, SidelogCommand};
+pub use tls_door::TlsDoor;
 pub use upstream::{Received, Upstream};
 pub use victoria_logs::VictoriaLogs;

@@ -154,6 +154,12 @@ impl LokiDouble {
         self.state.lock().stored.clone()
     }
 
+    /// How many entries are stored.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.state.lock().stored.len()
+    }
+
     /// The lines of what is stored, in the order of arrival.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {

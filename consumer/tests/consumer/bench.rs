@@ -71,6 +71,17 @@ pub(crate) async fn publish(jetstream: &Context, payload: impl Into<Bytes>) {
     acknowledged.await.expect("the stream's acknowledgement");
 }
 
+/// Publishes messages without waiting for each, and waits until the stream has them all.
+pub(crate) async fn publish_all(jetstream: &Context, payloads: impl IntoIterator<Item = String>) {
+    let mut acknowledgements = Vec::new();
+    for payload in payloads {
+        acknowledgements.push(jetstream.publish("logs.api", payload.into()).await.expect("a publish"));
+    }
+    for acknowledgement in acknowledgements {
+        acknowledgement.await.expect("the stream's acknowledgement");
+    }
+}
+
 /// The durable as the server has it, if it does.
 pub(crate) async fn durable(jetstream: &Context) -> Option<Info> {
     let stream = jetstream.get_stream("logs").await.ok()?;

@@ -3,14 +3,17 @@
 //! | Module | What it shows |
 //! |---|---|
 //! | `answers` | what the store answers, and what becomes of the records |
+//! | `backlog` | a large one, while everything is killed again and again |
 //! | `bad_input` | what is no record is set aside, the rest arrives |
 //! | `command_line` | settings, exit statuses |
 //! | `late` | entries too far behind, too old, too new |
 //! | `restarts` | stores, servers and consumers that go away and come back |
 //! | `sinks` | files and standard output |
 //! | `streams` | a stream that the store refuses holds up no other |
+//! | `tls` | certificates of the store, and ours |
 
 mod answers;
+mod backlog;
 mod bad_input;
 mod bench;
 mod command_line;
@@ -18,3 +21,4 @@ mod late;
 mod restarts;
 mod sinks;
 mod streams;
+mod tls;

@@ -61,7 +61,7 @@ impl LokiLimits {
         }
         (line.len() > self.max_line_size).then(|| {
             format!(
-                "Max entry size '{}' bytes exceeded for stream '{labels}' while adding an entry with length '{}' bytes",
+                "max entry size '{}' bytes exceeded for stream '{labels}' while adding an entry with length '{}' bytes",
                 self.max_line_size,
                 line.len()
             )
@@ -171,7 +171,7 @@ mod tests {
             LokiLimits::default()
                 .invalid(&long)
                 .unwrap()
-                .contains("Max entry size '262144' bytes exceeded")
+                .contains("max entry size '262144' bytes exceeded")
         );
     }
 }
