@@ -20,7 +20,8 @@ use crate::shipping::record;
 use crate::shipping::redact::Redactor;
 use crate::traffic::capture::{Budget, Capture, Recorder, RequestHead};
 use crate::traffic::route::Router;
-use crate::traffic::trace;
+use crate::traffic::trace::{self, Sampling};
+use crate::traffic::traceparent::Traceparent;
 
 /// Most bytes that are read.
 pub const MAX_INPUT: u64 = 16 * 1024 * 1024;
@@ -122,12 +123,17 @@ fn pass(
         .first()
         .map(|listener| listener.trace);
     let came = request.fields.get_all("traceparent").iter().map(HeaderValue::as_bytes);
-    let decision = trace::decide(mode.unwrap_or_default(), trace::Traceparent::only(came), 1.0, &mut ids);
+    let sampling = Sampling {
+        parent_based: true,
+        share: 1.0,
+    };
+    let decision = trace::decide(mode.unwrap_or_default(), Traceparent::only(came), sampling, &mut ids);
     let head = RequestHead {
         version: Version::Http11,
         method: method.as_bytes(),
         target: target.as_bytes(),
         authority,
+        trace_state: &[],
         fields: &request.fields,
         client: None,
     };

@@ -111,12 +111,7 @@ impl Sidecar {
             listeners,
             admin,
         } = self;
-        for key in settings.unredacted() {
-            tracing::warn!(
-                key,
-                "bodies are recorded with redaction switched off: secrets in them reach the store"
-            );
-        }
+        warn_of_unredacted(&settings);
         let (delay, deadline) = (settings.shutdown.delay, settings.shutdown.deadline);
         let identity = identity(&settings);
         let limits = QueueLimits {
@@ -174,16 +169,29 @@ impl Sidecar {
             admin.abort();
         });
         runtime.shutdown_background();
-        let balance = queue.ledger().balance();
-        tracing::info!(
-            offered = balance.offered,
-            shipped = balance.shipped,
-            dropped = balance.dropped_total(),
-            spooled = balance.spooled,
-            "ended"
-        );
+        tell_end(&queue);
         Ok(())
     }
+}
+
+fn warn_of_unredacted(settings: &Settings) {
+    for key in settings.unredacted() {
+        tracing::warn!(
+            key,
+            "bodies are recorded with redaction switched off: secrets in them reach the store"
+        );
+    }
+}
+
+fn tell_end(queue: &Queue) {
+    let balance = queue.ledger().balance();
+    tracing::info!(
+        offered = balance.offered,
+        shipped = balance.shipped,
+        dropped = balance.dropped_total(),
+        spooled = balance.spooled,
+        "ended"
+    );
 }
 
 /// Lets what is in flight end, then ships what it left; both inside the deadline, unless the end is forced.

@@ -37,6 +37,7 @@ async fn exchange(client: &reqwest::Client, url: &str, number: usize) -> Sent {
         .post(format!("{url}/orders/{number}?page={number}"))
         .header("content-type", "application/json")
         .header("x-number", number)
+        .header("x-answer-body", format!(r#"{{"number":{number},"state":"taken"}}"#))
         .header("authorization", format!("Bearer SECRET-{number}"))
         .header("cookie", format!("session=SECRET-{number}"))
         .header("x-api-key", format!("SECRET-{number}"));
