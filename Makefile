@@ -23,6 +23,7 @@ lint:
 	taplo fmt --check
 	typos
 	shellcheck .ci/install .ci/demo .ci/run
+	.ci/venv/bin/python .ci/checks/stack.py --quick
 	cargo deny --locked --log-level error check --allow unused-wrapper bans licenses sources
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 
@@ -33,7 +34,9 @@ test: tools lint ## everything, on real servers: what CI runs
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --document-private-items
 	cargo test --locked --workspace --doc
 	cargo build --locked --workspace --bins
+	.ci/venv/bin/python .ci/checks/readme.py
 	DEMO_ONCE=1 DEMO_PROFILE=dev .ci/demo
+	.ci/venv/bin/python .ci/checks/stack.py
 	cargo nextest run --locked --workspace
 
 tools: ## install what tests and checks need
