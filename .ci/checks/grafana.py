@@ -121,6 +121,23 @@ def queries(root):
     return found
 
 
+def readme_queries(root):
+    """The queries that the README gives to people, one a line."""
+    blocks = re.findall(r"^```logql\n(.*?)^```$", (root / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    return [line for block in blocks for line in block.splitlines()]
+
+
+def check_readme(root, loki, report):
+    """Each query of the README is LogQL and names only what records have."""
+    asked = readme_queries(root)
+    report.expect(asked, "the README has queries")
+    for query in asked:
+        for kind, names in unknown_names(query, loki).items():
+            report.expect(not names, f"README.md: no record has the {kind} {', '.join(names)}: {query}")
+        error, _ = loki.ask(query, False)
+        report.expect(not error, f"README.md: Loki refuses it: {error}: {query}")
+
+
 def check_queries(root, loki, report):
     """Each query is LogQL, names only what records have, and finds something."""
     variables = {"service": ".+", "environment": ".+", "level": ".+", "__trace.traceId": loki.trace_id, **BUILT_IN}

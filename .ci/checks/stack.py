@@ -34,6 +34,7 @@ def main():
             with live.Stack(REPOSITORY, report) as stack:
                 stack.check()
                 grafana.check_queries(REPOSITORY, stack.loki, report)
+                grafana.check_readme(REPOSITORY, stack.loki, report)
                 breakage.check(stack.loki, report)
     return report.close()
 
