@@ -46,7 +46,7 @@ struct Counts {
 type Reading = (&'static str, &'static str, u64);
 
 impl Counts {
-    fn counters(&self, balance: &Balance) -> [Reading; 7] {
+    fn counters(&self, balance: &Balance) -> [Reading; 6] {
         let (shipping, connections) = (&self.shipping, &self.connections);
         let recovered = "Records taken over from an earlier process's spool";
         let panics = "Faults of sidelog that shipping went on after";
@@ -68,7 +68,6 @@ impl Counts {
                 shipping.spool_errors(),
             ),
             ("shipping_panics", panics, shipping.panics()),
-            ("spans_sent", "Spans that the collector took", self.spans.sent()),
             ("connections_accepted", "Connections accepted", connections.accepted()),
         ]
     }
