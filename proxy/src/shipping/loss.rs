@@ -3,7 +3,7 @@
 //! Invariants:
 //! - A loss record is in no count of records, so one that is dropped makes no other
 //!   (`what_a_loss_record_does_makes_no_further_one`).
-//! - It is made when there is a server to take it: until then the minutes wait, the last [`MINUTES`] each for itself and the
+//! - It is made when there is a server to take it: until then the minutes wait, the last `MINUTES` each for itself and the
 //!   older ones as one (`minutes_beyond_the_bound_are_told_as_one`).
 //! - A period is measured by the monotonic clock; the wall clock only names it.
 
