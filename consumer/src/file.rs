@@ -1,17 +1,16 @@
 //! Records as NDJSON, appended to a file or written to standard output.
 //!
-//! Invariants:
-//! - A batch is stored when its lines are written, flushed and, in a file, synced to the disk.
-//! - A file holds whole lines only: what a failed write left behind is cut off before the next attempt, and what a
-//!   crash left behind when the file is opened.
-//! - One process writes to a file: it is locked while it is open.
+//! Invariant: a batch is stored when its lines are written, flushed and, in a file, synced to the disk (unless `sink.sync` leaves
+//! that to the system).
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+mod appended;
+mod rotation;
+
+use std::io::{self, Write};
 use std::sync::Arc;
 use std::time::Instant;
 
+use anyhow::Context as _;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
@@ -19,9 +18,9 @@ use crate::answer::{Answer, Hold};
 use crate::entry::Entry;
 use crate::lane::bytes;
 use crate::metrics::{Metrics, StatusLabel};
+use crate::settings::SinkSettings;
 
-/// How far back an open looks at a time for the end of the last whole line.
-const TAIL_STEP: u64 = 64 * 1024;
+use appended::Appended;
 
 /// Appends lines to a file or to standard output.
 #[derive(Debug)]
@@ -33,14 +32,19 @@ pub(crate) struct Lines {
 
 #[derive(Debug)]
 enum Target {
-    File { path: PathBuf, open: Option<File> },
+    File(Appended),
     Stdout,
 }
 
 impl Lines {
-    /// A sink that appends to `path`, which is opened, and created, when the first lines come.
-    pub(crate) fn file(path: PathBuf, metrics: Metrics) -> Self {
-        Self::new(Target::File { path, open: None }, metrics)
+    /// A sink that appends to the file `sink.path`, which is opened, and created, when the first lines come.
+    ///
+    /// # Errors
+    /// There is no `sink.path`.
+    pub(crate) fn file(settings: &SinkSettings, metrics: Metrics) -> anyhow::Result<Self> {
+        let file = Appended::new(settings);
+        let file = file.context("sink.path is missing; sink.kind = \"file\" needs it")?;
+        Ok(Self::new(Target::File(file), metrics))
     }
 
     /// A sink that writes to standard output.
@@ -82,9 +86,9 @@ impl Lines {
 
     fn advice(&self, error: &io::Error) -> String {
         match &*self.target.lock() {
-            Target::File { path, .. } => format!(
+            Target::File(file) => format!(
                 "failed to write {} (sink.path): {error}; the records wait in JetStream until the file can be written",
-                path.display()
+                file.path().display()
             ),
             Target::Stdout => format!(
                 "failed to write to standard output (sink.kind = \"stdout\"): {error}; the records wait in JetStream"
@@ -111,91 +115,26 @@ impl Target {
                 stdout.write_all(text)?;
                 stdout.flush()
             }
-            Self::File { path, open } => {
-                let mut file = match open.take() {
-                    Some(file) => file,
-                    None => open_whole(path)?,
-                };
-                // A file that failed is opened anew, which cuts off what it was left with.
-                append(&mut file, text)?;
-                *open = Some(file);
-                Ok(())
-            }
+            Self::File(file) => file.append(text),
         }
     }
-}
-
-/// Appends all of `text` and syncs it, or leaves the file as it was as far as that can be done. What is no regular file
-/// (a pipe, a device) is neither synced nor cut.
-fn append(file: &mut File, text: &[u8]) -> io::Result<()> {
-    let before = file.metadata()?;
-    if !before.is_file() {
-        return file.write_all(text);
-    }
-    let written = file.write_all(text).and_then(|()| file.sync_data());
-    if written.is_err() {
-        file.set_len(before.len())?;
-    }
-    written
-}
-
-/// Opens a file to append to, for this process alone, and cuts off a last line that isn't whole.
-fn open_whole(path: &Path) -> io::Result<File> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Ok(file);
-    }
-    file.try_lock().map_err(|error| match error {
-        std::fs::TryLockError::WouldBlock => io::Error::other("another process writes to this file"),
-        std::fs::TryLockError::Error(error) => error,
-    })?;
-    let length = file.metadata()?.len();
-    if length == 0 {
-        sync_folder(path)?;
-    }
-    let whole = whole_lines(&mut file, length)?;
-    if whole < length {
-        tracing::warn!(
-            path = %path.display(),
-            bytes = length - whole,
-            "cut off an unfinished line that an earlier process left; its message was not acknowledged and comes again"
-        );
-        file.set_len(whole)?;
-    }
-    Ok(file)
-}
-
-/// Makes the name of a new file as lasting as what will be synced into it.
-fn sync_folder(path: &Path) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
-}
-
-/// The length of the file up to the end of its last whole line.
-fn whole_lines(file: &mut File, length: u64) -> io::Result<u64> {
-    let mut end = length;
-    while end > 0 {
-        let start = end.saturating_sub(TAIL_STEP);
-        let mut piece = Vec::new();
-        file.seek(SeekFrom::Start(start))?;
-        Read::by_ref(file).take(end - start).read_to_end(&mut piece)?;
-        if let Some(at) = piece.iter().rposition(|byte| *byte == b'\n') {
-            return Ok(start + at as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use prometheus_client::registry::Registry;
 
     use super::*;
     use crate::entry::tests::entry;
 
     fn sink(path: &Path) -> Lines {
-        Lines::file(path.to_owned(), Metrics::register(&mut Registry::default()))
+        let settings = SinkSettings {
+            path: Some(path.to_owned()),
+            ..SinkSettings::default()
+        };
+        Lines::file(&settings, Metrics::register(&mut Registry::default())).unwrap()
     }
 
     fn lines(texts: &[&str]) -> Vec<Entry> {
@@ -214,45 +153,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_line_that_a_crash_left_unfinished_is_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("records.ndjson");
-        let torn = "x".repeat(TAIL_STEP as usize * 2);
-        std::fs::write(&path, format!("whole\n{torn}")).unwrap();
-        assert_eq!(sink(&path).push(&lines(&["next"])).await, Answer::Stored);
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\nnext\n");
-    }
-
-    #[tokio::test]
     async fn a_device_is_written_to_without_being_synced_or_cut() {
         assert_eq!(sink(Path::new("/dev/null")).push(&lines(&["a"])).await, Answer::Stored);
     }
 
-    #[test]
-    fn a_full_disk_is_an_error_that_says_so() {
-        let mut full = OpenOptions::new().append(true).open("/dev/full").unwrap();
-        let error = append(&mut full, b"a\n").unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    #[tokio::test]
+    async fn a_full_disk_holds_and_says_so() {
+        let Answer::Hold(hold) = sink(Path::new("/dev/full")).push(&lines(&["a"])).await else {
+            panic!("nothing fits there");
+        };
+        assert!(hold.advice.contains("/dev/full (sink.path)"), "{}", hold.advice);
     }
 
-    #[test]
-    fn a_file_that_another_process_writes_to_is_left_alone() {
+    #[tokio::test]
+    async fn a_folder_that_is_missing_is_waited_for() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("records.ndjson");
-        let first = open_whole(&path).unwrap();
-        let refused = open_whole(&path).unwrap_err();
-        assert!(refused.to_string().contains("another process"), "{refused}");
-        drop(first);
-        open_whole(&path).unwrap();
-    }
-
-    #[test]
-    fn what_a_failed_write_left_behind_is_cut_off() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("records.ndjson");
-        std::fs::write(&path, "whole\n").unwrap();
-        let mut read_only = File::open(&path).unwrap();
-        assert!(append(&mut read_only, b"lost\n").is_err());
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\n");
+        let path = folder.path().join("later").join("records.ndjson");
+        let sink = sink(&path);
+        assert!(matches!(sink.push(&lines(&["a"])).await, Answer::Hold(_)));
+        std::fs::create_dir(folder.path().join("later")).unwrap();
+        assert_eq!(sink.push(&lines(&["a"])).await, Answer::Stored);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a\n");
     }
 }

@@ -56,7 +56,6 @@ mod source;
 mod transfer;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -252,11 +251,7 @@ async fn keep_held(ledger: Arc<Ledger>, mut ack_wait: watch::Receiver<Duration>)
 fn sink(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Sink> {
     Ok(match settings.sink.kind {
         SinkKind::Loki => Sink::Loki(Box::new(Loki::new(&settings.loki, metrics.clone())?)),
-        SinkKind::File => {
-            let path: Option<PathBuf> = settings.sink.path.clone();
-            let path = path.ok_or_else(|| anyhow::anyhow!("sink.path is missing; sink.kind = \"file\" needs it"))?;
-            Sink::Lines(Lines::file(path, metrics.clone()))
-        }
+        SinkKind::File => Sink::Lines(Lines::file(&settings.sink, metrics.clone())?),
         SinkKind::Stdout => Sink::Lines(Lines::stdout(metrics.clone())),
     })
 }

@@ -111,13 +111,46 @@ impl Default for SourceSettings {
 }
 
 /// `[sink]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SinkSettings {
     /// Which store.
     pub kind: SinkKind,
     /// The file of the `file` sink.
     pub path: Option<PathBuf>,
+    /// When a file is synced.
+    pub sync: SyncPolicy,
+    /// A file that would become larger is renamed, and a new one begun; 0 is never.
+    pub rotate_bytes: ByteSize,
+    /// A file that is older when it is written to is renamed, and a new one begun; 0 is never.
+    #[serde(with = "duration")]
+    pub rotate_after: Duration,
+    /// Renamed files that are kept, the newest; 0 is all.
+    pub keep: usize,
+}
+
+impl Default for SinkSettings {
+    fn default() -> Self {
+        Self {
+            kind: SinkKind::default(),
+            path: None,
+            sync: SyncPolicy::default(),
+            rotate_bytes: ByteSize::gib(1),
+            rotate_after: Duration::ZERO,
+            keep: 0,
+        }
+    }
+}
+
+/// When the `file` sink syncs what it wrote to the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SyncPolicy {
+    /// With each batch, before its messages are acknowledged: a machine that loses power loses nothing.
+    #[default]
+    Batch,
+    /// When the system does: a process that is killed loses nothing, a machine that loses power the last seconds.
+    System,
 }
 
 /// A store.

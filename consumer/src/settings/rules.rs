@@ -28,6 +28,12 @@ impl Validate for Settings {
                 "is missing; sink.kind = \"file\" needs the file's name",
             ));
         }
+        if self.sink.keep > 0 && self.sink.rotate_bytes.bytes() == 0 && self.sink.rotate_after.is_zero() {
+            misfits.push(Misfit::new(
+                ["sink.keep", "sink.rotate_bytes"],
+                "has no effect on a file that is never renamed; set sink.rotate_bytes or sink.rotate_after",
+            ));
+        }
         if self.shutdown.deadline.is_zero() {
             misfits.push(Misfit::new(
                 ["shutdown.deadline"],
@@ -219,6 +225,10 @@ pub(super) mod tests {
                 &["loki.bearer_token_file", "loki.basic_auth"],
             ),
             ("[sink]\nkind = \"file\"", &["sink.path", "sink.kind"]),
+            (
+                "[sink]\nkeep = 3\nrotate_bytes = \"0B\"",
+                &["sink.keep", "sink.rotate_bytes", "sink.rotate_after"],
+            ),
             ("[source]\nack_wait = \"1ms\"", &["source.ack_wait"]),
             ("[source]\nmemory_max = \"4GiB\"", &["source.memory_max"]),
             ("[source]\nmax_ack_pending = 0", &["source.max_ack_pending"]),
