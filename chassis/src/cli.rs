@@ -27,7 +27,7 @@ pub fn run<S>(
     program: &Program,
     config: Option<&Path>,
     log: fn(&S) -> &LogSettings,
-    run: fn(S, Shutdown) -> anyhow::Result<()>,
+    run: impl FnOnce(S, Shutdown) -> anyhow::Result<()>,
 ) -> ExitCode
 where
     S: DeserializeOwned + Validate,

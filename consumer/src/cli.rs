@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use sidelog_chassis::cli;
 use sidelog_chassis::drain::Shutdown;
 
+use crate::dead_letter::{self, DeadLettersCommand};
 use crate::settings::{DEFAULTS, PROGRAM, Settings};
 
 /// Moves records in batches from NATS JetStream to Loki, a file or standard output.
@@ -27,6 +28,11 @@ enum Command {
     Check,
     /// Prints the documented default settings as TOML
     Defaults,
+    /// Lists lines that were set aside, or sends them on their way again
+    DeadLetters {
+        #[command(subcommand)]
+        command: DeadLettersCommand,
+    },
 }
 
 /// Runs what the command line asks for. Exit status: 0 as asked, 1 failed, 2 bad usage or settings.
@@ -37,15 +43,25 @@ pub fn main() -> ExitCode {
         None => cli::run::<Settings>(&PROGRAM, config.as_deref(), |settings| &settings.log, run),
         Some(Command::Check) => cli::check::<Settings>(&PROGRAM, config.as_deref()),
         Some(Command::Defaults) => cli::print(DEFAULTS),
+        Some(Command::DeadLetters { command }) => cli::run::<Settings>(
+            &PROGRAM,
+            config.as_deref(),
+            |settings| &settings.log,
+            |settings, shutdown| block_on(dead_letter::run_command(command, settings, shutdown)),
+        ),
     }
 }
 
 fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
+    block_on(crate::run(settings, shutdown))
+}
+
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let outcome = runtime.block_on(crate::run(settings, shutdown));
+    let outcome = runtime.block_on(work);
     // A write to a pipe that nobody reads would hold the process up.
     runtime.shutdown_background();
     outcome

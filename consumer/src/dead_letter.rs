@@ -7,8 +7,10 @@
 //! - The payload is the line as it was received, cut only where it and the headers exceed the server's `max_payload`,
 //!   and then a header tells its size.
 
+mod command;
 mod letter;
 mod letters;
+mod shelf;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -23,6 +25,7 @@ use crate::backoff::Backoff;
 use crate::metrics::{Metrics, ReasonLabel};
 use crate::outage::Outage;
 
+pub(crate) use command::{DeadLettersCommand, run as run_command};
 pub(crate) use letter::{Letter, Reason};
 pub(crate) use letters::Letters;
 
@@ -105,7 +108,7 @@ impl DeadLetters {
                 sequence = letter.delivery.id.sequence,
                 count,
                 stream = self.settings.stream,
-                "set a line aside; `nats stream view` shows the stream"
+                "set a line aside; `sidelog-consumer dead-letters list` shows them"
             );
         }
     }

@@ -6,6 +6,7 @@
 //! | `backlog` | a large one, while everything is killed again and again |
 //! | `bad_input` | what is no record is set aside, the rest arrives |
 //! | `command_line` | settings, exit statuses |
+//! | `dead_letters` | the commands that list and resend them |
 //! | `late` | entries too far behind, too old, too new |
 //! | `restarts` | stores, servers and consumers that go away and come back |
 //! | `sinks` | files and standard output |
@@ -17,6 +18,7 @@ mod backlog;
 mod bad_input;
 mod bench;
 mod command_line;
+mod dead_letters;
 mod late;
 mod restarts;
 mod sinks;
