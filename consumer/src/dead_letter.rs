@@ -47,6 +47,7 @@ pub(crate) struct DeadLetters {
     settings: NatsSettings,
     outage: Outage,
     metrics: Metrics,
+    making: tokio::sync::Mutex<()>,
     /// When a letter of a reason was last told of.
     told: Mutex<HashMap<&'static str, Instant>>,
 }
@@ -60,6 +61,7 @@ impl DeadLetters {
             settings,
             outage: Outage::new("dead_letter"),
             metrics,
+            making: tokio::sync::Mutex::default(),
             told: Mutex::default(),
         }
     }
@@ -123,6 +125,8 @@ impl DeadLetters {
 
     /// True when there is a stream now.
     async fn make_stream(&self) -> bool {
+        // Several at once would take each other the room that the stream is to have.
+        let _alone = self.making.lock().await;
         let made = nats::ensure_stream(&self.connection, &self.settings).await;
         if let Err(error) = &made {
             self.outage.report("no_stream", || {

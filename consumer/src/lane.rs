@@ -21,6 +21,9 @@ use crate::refusal::Refusal;
 
 /// Pushes that a store found too many do not become smaller than this.
 const SMALLEST: usize = 16 * 1024;
+/// The least that a stream waits which the store refuses alone. Loki counts what it refuses to take in part, and what it
+/// has already, against the rate: a stream that asks too soon gets nowhere.
+const STREAM_WAIT: Duration = Duration::from_secs(1);
 /// A success makes the next push larger by this share of the largest.
 const GROWTH: usize = 16;
 
@@ -187,8 +190,13 @@ impl Lane {
         if hold.by_rate {
             self.push_max = (bytes(&part) / 2).clamp(SMALLEST.min(self.limits.max_bytes), self.limits.max_bytes);
         }
+        let wait = self.backoff.next(hold.wait);
         self.held = Some(Held {
-            until: now + self.backoff.next(hold.wait),
+            until: now
+                + match hold.reach {
+                    Reach::Store => wait,
+                    Reach::Stream => wait.max(STREAM_WAIT),
+                },
             reach: hold.reach,
         });
         self.again.push(part);
