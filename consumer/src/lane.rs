@@ -120,6 +120,11 @@ impl Lane {
         self.bytes
     }
 
+    /// How many entries wait here.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.len() + self.again.iter().map(Vec::len).sum::<usize>()
+    }
+
     /// Nothing is left and nothing is under way.
     pub(crate) fn is_empty(&self) -> bool {
         !self.busy && !self.has_entries()

@@ -28,6 +28,8 @@ use crate::transfer::{Attempt, Transfer};
 
 /// Messages that are taken in at a time.
 const INTAKE: usize = 64;
+/// What an entry costs beside its line, which is a part of its message: names, metadata, places in lists.
+const ENTRY_COST: usize = 512;
 
 /// What bounds the lanes together.
 #[derive(Debug, Clone)]
@@ -42,9 +44,14 @@ pub(crate) struct LanesLimits {
 }
 
 impl LanesLimits {
-    /// With more than this waiting, pushes don't wait to be full: the source has no room for more messages soon.
+    /// With more bytes than this waiting, the source has no room for more messages soon.
     fn pressure(&self) -> usize {
         self.memory_max / 2
+    }
+
+    /// With this many entries in the lanes, messages wait outside, where they cost nothing beside their bytes.
+    fn entries(&self) -> usize {
+        self.memory_max / 2 / ENTRY_COST
     }
 
     /// What a stream that the store refuses may hold.
@@ -62,12 +69,22 @@ pub(crate) struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
     /// The lanes that have something to push, by when it is due.
     due: BTreeSet<(Instant, Arc<str>)>,
+    /// Bytes of the lines in all lanes, and how many there are.
     bytes: usize,
+    entries: usize,
     running: JoinSet<Attempt>,
-    at_work: HashMap<Id, (Arc<str>, usize)>,
+    at_work: HashMap<Id, AtWork>,
     store: Store,
     letters: Letters,
     stream_outage: Outage,
+}
+
+/// What a push under way took out of its lane.
+#[derive(Debug)]
+struct AtWork {
+    stream: Arc<str>,
+    bytes: usize,
+    entries: usize,
 }
 
 /// The store as a whole.
@@ -93,6 +110,7 @@ impl Lanes {
             lanes: HashMap::new(),
             due: BTreeSet::new(),
             bytes: 0,
+            entries: 0,
             running: JoinSet::new(),
             at_work: HashMap::new(),
             letters,
@@ -112,7 +130,7 @@ impl Lanes {
             tokio::select! {
                 Some(done) = self.running.join_next_with_id() => self.finished(done),
                 () = self.letters.work(), if !self.letters.is_empty() => {}
-                count = deliveries.recv_many(&mut received, INTAKE), if is_open => {
+                count = deliveries.recv_many(&mut received, INTAKE), if is_open && self.entries < self.limits.entries() => {
                     is_open = count > 0;
                     for delivery in received.drain(..) {
                         self.take_in(&delivery).await;
@@ -149,11 +167,14 @@ impl Lanes {
 
     fn is_over_its_share(&self, stream: &str) -> bool {
         let lane = self.lanes.get(stream);
-        lane.is_some_and(|lane| lane.is_held_alone() && lane.bytes() > self.limits.share())
+        lane.is_some_and(|lane| {
+            lane.is_held_alone() && (lane.bytes() > self.limits.share() || lane.waiting() > self.limits.entries() / 8)
+        })
     }
 
     fn add(&mut self, stream: Arc<str>, entry: Entry, is_late: bool, now: Instant) {
         self.bytes += entry.line.len();
+        self.entries += 1;
         let limits = &self.limits.lane;
         let lane = self
             .lanes
@@ -197,7 +218,7 @@ impl Lanes {
             if let Some(again) = self.store.failing.filter(|again| *again > now) {
                 return Some(again);
             }
-            let next = if is_last_call || self.bytes > self.limits.pressure() {
+            let next = if is_last_call || self.is_pressed() {
                 self.first_free(now)
             } else {
                 self.due.first().filter(|(due, _)| *due <= now).cloned()
@@ -207,6 +228,11 @@ impl Lanes {
                 None => return self.due.first().map(|(due, _)| (*due).max(now)),
             }
         }
+    }
+
+    /// Pushes don't wait to be full when there is no room for more.
+    fn is_pressed(&self) -> bool {
+        self.bytes > self.limits.pressure() || self.entries >= self.limits.entries()
     }
 
     /// The first lane that isn't held, due or not.
@@ -222,18 +248,22 @@ impl Lanes {
             return;
         };
         let part = lane.take(now);
-        let size = bytes(&part);
-        let push = Arc::clone(&self.transfer).push(Arc::clone(&stream), part);
-        let task = self.running.spawn(push);
-        self.at_work.insert(task.id(), (stream, size));
+        let at_work = AtWork {
+            bytes: bytes(&part),
+            entries: part.len(),
+            stream: Arc::clone(&stream),
+        };
+        let task = self.running.spawn(Arc::clone(&self.transfer).push(stream, part));
+        self.at_work.insert(task.id(), at_work);
     }
 
     fn finished(&mut self, done: Result<(Id, Attempt), JoinError>) {
         let now = Instant::now();
         let id = done.as_ref().map_or_else(JoinError::id, |(id, _)| *id);
-        let Some((stream, size)) = self.at_work.remove(&id) else {
+        let Some(at_work) = self.at_work.remove(&id) else {
             return;
         };
+        let stream = at_work.stream;
         let Some(lane) = self.lanes.get_mut(&stream) else {
             return;
         };
@@ -251,10 +281,12 @@ impl Lanes {
             }
             Err(error) => {
                 tracing::error!(%error, "a push broke down; its messages are delivered again after ack_wait");
-                lane.lost(size, now);
+                lane.lost(at_work.bytes, now);
+                self.entries -= at_work.entries;
                 Left::default()
             }
         };
+        self.entries -= left.stored.len() + left.late.len() + left.dead.len();
         self.bytes -= bytes - lane.bytes();
         let (due, is_held) = (lane.due(), lane.is_held_alone());
         if lane.is_empty() {

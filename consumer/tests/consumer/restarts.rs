@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use testbed::wait::until;
 use testbed::{Answer, NatsServer, VictoriaLogs};
 
-use crate::bench::{Bench, all_acknowledged, consumer, durable, frame, line, make_stream, publish, sorted};
+use crate::bench::{
+    Bench, all_acknowledged, consumer, durable, frame, line, make_stream, publish, publish_all, sorted,
+};
 
 const AT_ONCE: Duration = Duration::from_secs(3);
 
@@ -227,6 +229,42 @@ async fn a_store_that_is_away_does_not_make_it_hold_more_than_its_memory() {
     assert_eq!(sorted(bench.loki.lines()), sorted(lines));
     let held = consumer.metric("sidelog_consumer_inflight_bytes", "").await;
     assert_eq!(held, 0.0);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_does_not_make_many_small_records_cost_more_than_their_memory() {
+    const MIB: u64 = 1024 * 1024;
+    let mut bench = Bench::new().await;
+    bench.loki.kill();
+    let record = r#"{"observed_timestamp":"2026-01-31T12:34:56Z","service.name":"api","level":"info","trace_id":"0af7651916cd43dd8448eb211c80319c"}"#;
+    let records = 400_000;
+    let frames = (0..records / 2000).map(|_| frame(&[record; 2000]));
+    publish_all(&bench.nats.jetstream().await, frames).await;
+    let consumer = bench
+        .consumer()
+        .env("SIDELOG_SOURCE__MEMORY_MAX", "32MiB")
+        .start()
+        .await;
+    let began = consumer.resident_bytes();
+    let jetstream = bench.nats.jetstream().await;
+    until("its memory is full", async || {
+        let held = consumer.metric("sidelog_consumer_inflight_bytes", "").await;
+        held > 25.0 * MIB as f64 && durable(&jetstream).await.is_some_and(|info| info.num_pending > 0)
+    })
+    .await;
+    until("the store was asked some times", async || {
+        consumer.metric("sidelog_pushes_total", "status=\"error\"").await > 20.0
+    })
+    .await;
+    // Messages, half as much for their entries, a push or two, and what the allocator keeps.
+    let grown = consumer.resident_bytes() - began;
+    assert!(grown < (32 + 16 + 32) * MIB, "{} MiB", grown / MIB);
+    bench.loki.restart();
+    bench.all_acknowledged().await;
+    assert_eq!(
+        consumer.metric("sidelog_records_stored_total", "").await,
+        f64::from(records)
+    );
 }
 
 #[tokio::test]
