@@ -3,7 +3,7 @@
 //! The exchange goes the way that all go: captured, queued, made a record. Only the notes of what was taken out are more.
 //!
 //! Invariants:
-//! - What is printed is what would be published (`an_exchange_is_explained`); a secret is not printed either.
+//! - What is printed is what would be published (`an_exchange_is_explained`): with redaction switched off, secrets too.
 
 use std::fmt::Write;
 use std::sync::Arc;
