@@ -20,7 +20,7 @@
 //! - When neither NATS nor the disk has room the queue is left to fill; memory is bounded by its limit and the window.
 //! - A record that was taken is shipped, spooled or counted as dropped, also at the end.
 //! - A panic costs the exchange it was about and the open frame, counted; the thread goes on
-//!   (`a_panic_costs_what_was_in_hand_and_is_counted`).
+//!   (`a_panic_costs_what_was_in_hand_and_is_counted`, `the_thread_goes_on_after_a_panic`).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -226,6 +226,8 @@ impl Shipper {
 
     /// Moves everything one step on, as far as there is room.
     fn work(&mut self, is_ending: bool) {
+        #[cfg(test)]
+        tests::trip_once();
         self.read();
         let linger = if is_ending {
             Duration::ZERO
@@ -437,6 +439,13 @@ mod tests {
     use crate::queue::exchange::tests::exchange;
     use crate::settings::Settings;
 
+    thread_local!(static TRIP: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
+
+    /// A fault of sidelog in the middle of the work, if the test asked for it.
+    pub(super) fn trip_once() {
+        assert!(!TRIP.replace(false), "on purpose");
+    }
+
     /// A fault of sidelog, for an exchange that asks for it.
     pub(super) fn trip(exchange: &Exchange<'_>) {
         assert!(exchange.request.target != b"/trip", "on purpose");
@@ -483,6 +492,26 @@ mod tests {
         assert_eq!(balance.dropped[DropReason::Panic as usize], 2);
         assert_eq!((balance.building, shipper.frame.count()), (2, 2));
         assert_eq!(shipper.counts.panics(), 1);
+        assert!(balance.adds_up(), "{balance:?}");
+    }
+
+    #[tokio::test]
+    async fn the_thread_goes_on_after_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let shipper = shipper(folder.path()).await;
+        let (queue, counts) = (Arc::clone(&shipper.queue), Arc::clone(&shipper.counts));
+        (0..100).for_each(|_| queue.offer(&exchange(b"{}")));
+        TRIP.set(true);
+        let (finish, finishing) = watch::channel(None);
+        let finishing_later = async {
+            while counts.panics() == 0 || queue.ledger().balance().queued > 0 {
+                tokio::task::yield_now().await;
+            }
+            finish.send_replace(Some(Instant::now() + Duration::from_secs(60)));
+        };
+        tokio::join!(shipper.run(finishing), finishing_later);
+        let balance = queue.ledger().balance();
+        assert_eq!((counts.panics(), balance.spooled), (1, 100));
         assert!(balance.adds_up(), "{balance:?}");
     }
 

@@ -396,6 +396,11 @@ const MISFITS: &[(&str, &str, &str)] = &[
         "",
     ),
     (
+        "[spool]\nmax_bytes = \"512KiB\"",
+        ":2: spool.max_bytes: 512KiB is less than four frames of 256KiB",
+        "(frame.max_bytes: by default)",
+    ),
+    (
         "[capture]\nbody_max = \"1MiB\"",
         ":2: capture.body_max: 1MiB is more than a record holds",
         "",

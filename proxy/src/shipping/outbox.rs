@@ -79,7 +79,7 @@ pub enum Replay {
 
 /// Whether a frame in memory is on disk too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Copy {
+enum Backup {
     No,
     Writing,
     There,
@@ -90,7 +90,7 @@ enum Copy {
 #[derive(Debug)]
 struct Held {
     outgoing: Outgoing,
-    copy: Copy,
+    backup: Backup,
     is_flying: bool,
     is_replayed: bool,
     /// What a message may hold, once the server has refused a larger one.
@@ -190,12 +190,12 @@ impl Outbox {
 
     /// Whether a frame that could not be written rests in memory.
     pub fn has_unwritten(&self) -> bool {
-        self.memory.values().any(|held| held.copy != Copy::There)
+        self.memory.values().any(|held| held.backup != Backup::There)
     }
 
     /// Whether a frame is in memory only because the disk's share is too small for it.
     pub fn lacks_room(&self) -> bool {
-        self.memory.values().any(|held| held.copy == Copy::NoRoom)
+        self.memory.values().any(|held| held.backup == Backup::NoRoom)
     }
 
     /// Takes a closed frame.
@@ -204,7 +204,7 @@ impl Outbox {
             .advance(Stage::Building, Stage::Publishing, outgoing.counted.into());
         let held = Held {
             outgoing,
-            copy: Copy::No,
+            backup: Backup::No,
             is_flying: false,
             is_replayed: false,
             limit: usize::MAX,
@@ -220,7 +220,8 @@ impl Outbox {
     /// The oldest frame that may fly, with the bytes that a message of it may hold. `has_disk`: whether a copy can be had.
     pub fn next_to_publish(&mut self, has_disk: bool) -> Option<(u64, Outgoing, usize)> {
         let needs_copy = self.limits.always && has_disk;
-        let may_fly = |held: &Held| !held.is_flying && (!needs_copy || matches!(held.copy, Copy::There | Copy::NoRoom));
+        let may_fly =
+            |held: &Held| !held.is_flying && (!needs_copy || matches!(held.backup, Backup::There | Backup::NoRoom));
         let (number, held) = self.memory.iter_mut().find(|(_, held)| may_fly(held))?;
         held.is_flying = true;
         self.flying += 1;
@@ -236,7 +237,7 @@ impl Outbox {
             self.ledger
                 .drop_at(Stage::Publishing, DropReason::MaxPayload, refused.into());
         }
-        if held.copy == Copy::There {
+        if held.backup == Backup::There {
             self.discard(number, size_on_disk(&held.outgoing));
         }
     }
@@ -246,8 +247,8 @@ impl Outbox {
         if let Some(held) = self.memory.get_mut(&number).filter(|held| held.is_flying) {
             held.is_flying = false;
             self.flying -= 1;
-            if held.copy == Copy::NoRoom {
-                held.copy = Copy::No;
+            if held.backup == Backup::NoRoom {
+                held.backup = Backup::No;
             }
         }
     }
@@ -279,7 +280,7 @@ impl Outbox {
 
     /// Lets go, in memory, of every resting frame that has a copy on disk.
     pub fn release(&mut self) {
-        let copied = |held: &Held| !held.is_flying && held.copy == Copy::There;
+        let copied = |held: &Held| !held.is_flying && held.backup == Backup::There;
         let numbers: Vec<u64> = self
             .memory
             .iter()
@@ -331,7 +332,7 @@ impl Outbox {
 
     fn writes(&mut self) -> Vec<(u64, Outgoing)> {
         let mut writes = Vec::new();
-        let resting = |held: &Held| !held.is_flying && held.copy == Copy::No;
+        let resting = |held: &Held| !held.is_flying && held.backup == Backup::No;
         let numbers: Vec<_> = self
             .memory
             .iter()
@@ -345,12 +346,12 @@ impl Outbox {
                 continue;
             };
             if has_room {
-                held.copy = Copy::Writing;
+                held.backup = Backup::Writing;
                 self.disk_bytes += bytes;
                 self.writing.insert(number, bytes);
                 writes.push((number, held.outgoing.clone()));
             } else {
-                held.copy = Copy::NoRoom;
+                held.backup = Backup::NoRoom;
             }
         }
         writes
@@ -403,9 +404,9 @@ impl Outbox {
     fn written(&mut self, number: u64, is_there: bool) {
         let bytes = self.writing.remove(&number).unwrap_or_default();
         match (self.memory.get_mut(&number), is_there) {
-            (Some(held), true) => held.copy = Copy::There,
+            (Some(held), true) => held.backup = Backup::There,
             (Some(held), false) => {
-                held.copy = Copy::No;
+                held.backup = Backup::No;
                 self.disk_bytes -= bytes;
             }
             // It was acknowledged in the meantime.
@@ -423,7 +424,7 @@ impl Outbox {
             .advance(Stage::Spooled, Stage::Publishing, on_disk.counted.into());
         let held = Held {
             outgoing,
-            copy: Copy::There,
+            backup: Backup::There,
             is_flying: false,
             is_replayed: true,
             limit: usize::MAX,
@@ -466,8 +467,8 @@ impl Outbox {
         }
         self.removals.retain(|(number, _)| there.contains_key(number));
         for (number, held) in &mut self.memory {
-            if held.copy == Copy::There && !there.contains_key(number) {
-                held.copy = Copy::No;
+            if held.backup == Backup::There && !there.contains_key(number) {
+                held.backup = Backup::No;
             }
         }
         let removed: u64 = self.removals.iter().map(|(_, bytes)| *bytes).sum();

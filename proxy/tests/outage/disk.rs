@@ -110,6 +110,26 @@ async fn what_vanishes_with_the_folder_is_counted_and_told_in_a_loss_record() {
     assert_eq!((stored.exchanges.len(), stored.doubled()), (1_000, 0));
 }
 
+/// A pipe in place of the lock: whoever opens it waits for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_holds_up_neither_records_nor_the_end() {
+    let (upstream, port, spool) = (upstream(), Port::reserve(), tempfile::tempdir().unwrap());
+    let folder = spool.path().join(format!("api-service-{}", port.number()));
+    std::fs::create_dir(&folder).unwrap();
+    let made = Command::new("mkfifo").arg(folder.join("lock")).status().unwrap();
+    assert!(made.success());
+    let nats = NatsServer::start().await;
+    let proxy = proxy(&upstream, &nats.url(), spool.path(), &port).env("SIDELOG_SPOOL__MODE", "always");
+    let mut proxy = proxy.start().await;
+    Traffic::start(&proxy, 0, 2_000, 300).end().await;
+    let balance = settled(&proxy).await;
+    assert_eq!((balance.shipped(), balance.dropped()), (2_000, 0));
+    proxy.terminate();
+    let status = proxy.exit_status(Duration::from_secs(10)).await;
+    assert!(status.success(), "{}", proxy.output());
+    Stored::of(&nats).await.assert_whole(2_000);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_proxies_of_one_name_and_port_number_do_not_share() {
     let (upstream, port, spool) = (upstream(), Port::reserve(), tempfile::tempdir().unwrap());

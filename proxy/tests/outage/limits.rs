@@ -102,6 +102,39 @@ async fn a_stream_without_room_is_waited_for_and_not_hammered() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_larger_than_the_streams_limit_are_told_and_the_others_stored() {
+    let (upstream, port, spool) = (upstream(), Port::reserve(), tempfile::tempdir().unwrap());
+    let nats = NatsServer::start().await;
+    let small = Config {
+        name: "logs".to_owned(),
+        subjects: vec!["logs.>".to_owned()],
+        max_message_size: 6_000,
+        ..Config::default()
+    };
+    nats.jetstream().await.create_stream(small).await.unwrap();
+    let proxy = proxy(&upstream, &nats.url(), spool.path(), &port).start().await;
+    Traffic::start(&proxy, 0, 500, 300).end().await;
+    Traffic::start(&proxy, 500, 503, 20_000).end().await;
+    let balance = settled(&proxy).await;
+    assert_eq!((balance.shipped(), balance.dropped_for("max_payload")), (500, 3));
+    Stored::of(&nats).await.assert_whole(500);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_deleted_is_made_again() {
+    let (upstream, port, spool) = (upstream(), Port::reserve(), tempfile::tempdir().unwrap());
+    let nats = NatsServer::start().await;
+    let proxy = proxy(&upstream, &nats.url(), spool.path(), &port).start().await;
+    Traffic::start(&proxy, 0, 500, 300).end().await;
+    settled(&proxy).await;
+    nats.jetstream().await.delete_stream("logs").await.unwrap();
+    Traffic::start(&proxy, 500, 1_500, 300).end().await;
+    let balance = settled(&proxy).await;
+    assert_eq!((balance.shipped(), balance.dropped()), (1_500, 0));
+    assert_eq!(Stored::of(&nats).await.exchanges.len(), 1_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frames_larger_than_max_payload_go_in_pieces_and_larger_records_are_told() {
     let (upstream, port, spool) = (upstream(), Port::reserve(), tempfile::tempdir().unwrap());
     let nats = NatsServer::with_config("max_payload: 8192").await;

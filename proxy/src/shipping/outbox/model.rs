@@ -217,7 +217,7 @@ impl World {
     fn crash(&mut self) {
         let before = self.balance();
         self.dropped += before.dropped_total();
-        let copied = |held: &&Held| held.copy == Copy::There;
+        let copied = |held: &&Held| held.backup == Backup::There;
         let copies: u64 = self
             .outbox
             .memory
