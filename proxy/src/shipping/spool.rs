@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - Nothing that ships waits for the disk: there is one job at a time, on the runtime's blocking pool, and one that takes
-//!   longer than [`PATIENCE`] makes the spool unusable until it ends.
+//!   longer than [`PATIENCE`] makes the spool unusable until it ends (`a_disk_that_hangs_holds_up_neither_records_nor_the_end`).
 //! - A disk that is full, read-only or gone is one warning, a count, and an attempt now and then; frames then stay in memory
-//!   (`proxy/tests/spool.rs`).
+//!   (`tests/outage/disk.rs`).
 //!
 //! Metrics: `sidelog_spool_errors_total`, `sidelog_spool_bytes`.
 
