@@ -26,7 +26,7 @@ use crate::lane::{Lane, LaneLimits, Left, bytes};
 use crate::outage::Outage;
 use crate::transfer::{Attempt, Transfer};
 
-/// Messages that are taken in at a time.
+/// Messages that are received at a time; they are sorted one by one, as long as there is room for their entries.
 const INTAKE: usize = 64;
 /// What an entry costs beside its line, which is a part of its message: names, metadata, places in lists.
 const ENTRY_COST: usize = 512;
@@ -123,18 +123,23 @@ impl Lanes {
         let mut is_open = true;
         let mut received = Vec::with_capacity(INTAKE);
         loop {
-            let wake = self.start_due(!is_open);
-            if !is_open && self.running.is_empty() && self.due.is_empty() && self.letters.is_empty() {
+            while self.entries < self.limits.entries()
+                && let Some(delivery) = received.pop()
+            {
+                self.take_in(&delivery).await;
+            }
+            let is_last_call = !is_open && received.is_empty();
+            let wake = self.start_due(is_last_call);
+            if is_last_call && self.running.is_empty() && self.due.is_empty() && self.letters.is_empty() {
                 return;
             }
             tokio::select! {
                 Some(done) = self.running.join_next_with_id() => self.finished(done),
                 () = self.letters.work(), if !self.letters.is_empty() => {}
-                count = deliveries.recv_many(&mut received, INTAKE), if is_open && self.entries < self.limits.entries() => {
+                count = deliveries.recv_many(&mut received, INTAKE), if is_open && received.is_empty() => {
                     is_open = count > 0;
-                    for delivery in received.drain(..) {
-                        self.take_in(&delivery).await;
-                    }
+                    // The oldest is taken first, from the end.
+                    received.reverse();
                 }
                 () = until(wake) => {}
             }
