@@ -4,7 +4,7 @@
     yaml    a compose file, by its keys
     ini     a systemd unit, by `systemd-analyze verify` where that is there
     sh      bash reads it, and every `make` target and file it names is there
-    tables  each test that holds an invariant is a test of this tree; each variable and link is known
+    tables  each test that holds an invariant is a test of this tree; each link leads somewhere, the names of secrets are the code's
 
 Exit status: 0 all holds, 1 something does not; each on a line of its own.
 """
@@ -84,6 +84,14 @@ def missing_tests(text):
     )
 
 
+def names_of_secrets(text):
+    """The README lists the names that the code knows, no more and no fewer."""
+    source = (ROOT / "proxy/src/shipping/redact/names.rs").read_text()
+    known = re.findall(r'"(\w+)"', re.search(r"SECRET: \[&str; \d+\] = \[(.*?)\];", source, re.DOTALL)[1])
+    told = re.search(r"<!-- names -->\n```text\n(.*?)```", text, re.DOTALL)[1].split()
+    return [] if told == known else [f"the names of secrets differ: {sorted(set(told) ^ set(known))}"]
+
+
 def broken_links(text):
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     return [f"a link leads nowhere: {link}" for link in links if not (ROOT / link).exists()]
@@ -100,7 +108,7 @@ def main():
         problem = CHECKS.get(language, lambda _: None)(body)
         if problem:
             problems.append(f"```{language} {body.splitlines()[0]} …: {problem}")
-    problems += missing_tests(text) + broken_links(text)
+    problems += missing_tests(text) + names_of_secrets(text) + broken_links(text)
     for problem in problems:
         print(f"README.md: {problem}")
     print(f"readme: {len(blocks)} blocks, {len(problems)} problems")
