@@ -189,6 +189,47 @@ fn restore_trace(session: &Session, upstream: &mut RequestHeader) -> Result<()> 
     Ok(())
 }
 
+/// Puts back the credentials for a proxy, which pingora takes out: this hop asks for none, so they are another's
+/// (RFC 9110, 11.7.2).
+fn restore_credentials(session: &Session, upstream: &mut RequestHeader) -> Result<()> {
+    let came = session.req_header();
+    if !came.headers.contains_key(header::PROXY_AUTHORIZATION) {
+        return Ok(());
+    }
+    if !came.has_case() {
+        for value in came.headers.get_all(header::PROXY_AUTHORIZATION) {
+            upstream.append_header(header::PROXY_AUTHORIZATION, value)?;
+        }
+        return Ok(());
+    }
+    for (name, value) in came.case_header_iter() {
+        if name
+            .as_slice()
+            .eq_ignore_ascii_case(header::PROXY_AUTHORIZATION.as_str().as_bytes())
+        {
+            upstream.append_header(name.clone(), value)?;
+        }
+    }
+    Ok(())
+}
+
+/// HTTP/1.0 knows no chunks: what has no length ends by closing (RFC 9112, 6.1).
+fn unchunk(session: &mut Session, response: &mut ResponseHeader) {
+    if session.req_header().version == http::Version::HTTP_10
+        && response.remove_header(&header::TRANSFER_ENCODING).is_some()
+    {
+        session.set_keepalive(None);
+    }
+}
+
+/// An answer of our own: its status, and nothing that names a product.
+fn own_answer(status: u16) -> Result<ResponseHeader> {
+    let mut response = ResponseHeader::build(status, Some(3))?;
+    response.insert_header(header::CONTENT_LENGTH, "0")?;
+    response.insert_header(header::CACHE_CONTROL, "no-store")?;
+    Ok(response)
+}
+
 /// `X-Forwarded-For`, `-Proto` and `-Host`: the client added to the first, the others as this hop saw them.
 fn write_forwarded(session: &Session, upstream: &mut RequestHeader) -> Result<()> {
     const FOR: &str = "x-forwarded-for";
@@ -230,6 +271,8 @@ impl ProxyHttp for Proxy {
         downstream.set_pipelining_enabled(true);
         downstream.set_write_timeout(Some(limits.downstream_write_timeout));
         downstream.set_read_timeout((!downstream.is_upgrade_req()).then_some(limits.downstream_read_timeout));
+        // Who asks for the connection's end may close its half; everyone else who does has left.
+        downstream.set_abort_on_close(downstream.get_keepalive().is_some());
         Ok(())
     }
 
@@ -255,6 +298,7 @@ impl ProxyHttp for Proxy {
         if self.listener.forwarded {
             write_forwarded(session, upstream_request)?;
         }
+        restore_credentials(session, upstream_request)?;
         write_trace(session, upstream_request, ctx)
     }
 
@@ -290,6 +334,7 @@ impl ProxyHttp for Proxy {
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
+        unchunk(session, response);
         Ok(())
     }
 
@@ -360,7 +405,14 @@ impl ProxyHttp for Proxy {
         };
         if let Some(status) = status.filter(|_| session.response_written().is_none()) {
             // A client that can't be answered any more has left; the record says so by its end.
-            drop(session.respond_error(status).await);
+            if let Ok(answer) = own_answer(status) {
+                drop(
+                    session
+                        .as_downstream_mut()
+                        .write_error_response(answer, Bytes::new())
+                        .await,
+                );
+            }
         }
         FailToProxy {
             error_code: status.unwrap_or(0),
