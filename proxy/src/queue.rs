@@ -9,12 +9,13 @@
 //!   (`offer_goes_on_while_the_other_side_holds_a_buffer`).
 //! - Memory is bounded by `max_bytes` to the byte: the capacity of every buffer is counted, from the moment
 //!   it is asked for until it is freed (`memory_stays_under_the_limit`).
-//! - Nothing wakes the shipping thread per exchange; only the first one after it has parked does
-//!   (`the_first_offer_wakes_a_parked_taker`).
+//! - Nothing wakes the shipping thread per exchange: only one that fills a buffer to where the thread asked to be woken
+//!   does, and after a time without any that is the first one (`the_first_offer_wakes_a_parked_taker`,
+//!   `an_offer_below_the_mark_wakes_nobody`).
 //! - A buffer that is lost on the way, as by a panic, gives its capacity back (`a_buffer_that_is_lost_gives_its_memory_back`).
 //! - Every record offered is queued or counted as dropped.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 
 use tokio::sync::Notify;
@@ -30,6 +31,8 @@ use ledger::{DropReason, Ledger, Stage};
 const SMALL: usize = 64 * 1024;
 /// Larger ones are never kept: at full load a buffer is swapped out long before it holds this much.
 const LARGE: usize = 1024 * 1024;
+/// More than any buffer holds: nobody is to be woken.
+const AWAKE: usize = usize::MAX;
 
 /// How much the queue may hold, in bytes.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +49,8 @@ pub struct Queue {
     slots: Box<[Slot]>,
     limits: QueueLimits,
     used: AtomicUsize,
-    parked: AtomicBool,
+    /// Bytes in one buffer at which the taker is woken; [`AWAKE`] while it doesn't wait.
+    wake_at: AtomicUsize,
     wake: Notify,
     ledger: Arc<Ledger>,
 }
@@ -71,7 +75,7 @@ impl Queue {
             slots: (0..=workers.max(1)).map(|_| Slot::default()).collect(),
             limits,
             used: AtomicUsize::new(0),
-            parked: AtomicBool::new(false),
+            wake_at: AtomicUsize::new(AWAKE),
             wake: Notify::new(),
             ledger: Arc::default(),
         })
@@ -90,7 +94,7 @@ impl Queue {
             exchange
         };
         match self.push(exchange) {
-            Ok(()) => self.wake_taker(),
+            Ok(held) => self.wake_taker(held),
             Err(reason) if exchange.record => self.ledger.drop_at(Stage::Queued, reason, 1),
             Err(_) => {}
         }
@@ -106,13 +110,14 @@ impl Queue {
         &self.ledger
     }
 
-    fn push(&self, exchange: &Exchange<'_>) -> Result<(), DropReason> {
+    /// Gives back how many bytes the buffer holds now.
+    fn push(&self, exchange: &Exchange<'_>) -> Result<usize, DropReason> {
         let mut buffer = self.free_buffer().ok_or(DropReason::Contended)?;
         let len = exchange.encoded_len();
         self.make_room(&mut buffer.bytes, len).ok_or(DropReason::QueueFull)?;
         exchange.encode(&mut buffer.bytes);
         buffer.records += u64::from(exchange.record);
-        Ok(())
+        Ok(buffer.bytes.len())
     }
 
     /// A buffer that nobody holds: of the own slot first, then of any other.
@@ -144,8 +149,8 @@ impl Queue {
             .is_ok()
     }
 
-    fn wake_taker(&self) {
-        if self.parked.load(Ordering::Acquire) && self.parked.swap(false, Ordering::AcqRel) {
+    fn wake_taker(&self, held: usize) {
+        if held >= self.wake_at.load(Ordering::Acquire) && self.wake_at.swap(AWAKE, Ordering::AcqRel) != AWAKE {
             self.wake.notify_one();
         }
     }
@@ -234,22 +239,43 @@ impl Taker {
         }
     }
 
-    /// Waits until something is offered; at once if something is there already.
-    pub async fn parked(&self) {
-        self.queue.parked.store(true, Ordering::SeqCst);
-        if self.is_empty() {
-            self.queue.wake.notified().await;
+    /// Waits until a buffer holds so many bytes; at once if one does already, or is being written to. Cancel safe.
+    pub async fn holds(&self, bytes: usize) {
+        let _asleep = Asleep::until(&self.queue, bytes);
+        if !self.all(|held| held.bytes.len() < bytes) {
+            return;
         }
-        self.queue.parked.store(false, Ordering::SeqCst);
+        self.queue.wake.notified().await;
     }
 
     /// Whether nothing is queued. A buffer that is being written to counts as something.
     pub fn is_empty(&self) -> bool {
+        self.all(|held| held.bytes.is_empty())
+    }
+
+    /// Whether every buffer is as `condition` wants it. One in use is not.
+    fn all(&self, condition: impl Fn(&Buffer) -> bool) -> bool {
         self.queue
             .slots
             .iter()
             .flat_map(|slot| &slot.buffers)
-            .all(|buffer| try_lock(buffer).is_some_and(|held| held.bytes.is_empty()))
+            .all(|buffer| try_lock(buffer).is_some_and(|held| condition(&held)))
+    }
+}
+
+/// As long as it lives, an offer that fills a buffer so far wakes the taker.
+struct Asleep<'a>(&'a Queue);
+
+impl<'a> Asleep<'a> {
+    fn until(queue: &'a Queue, bytes: usize) -> Self {
+        queue.wake_at.store(bytes, Ordering::SeqCst);
+        Self(queue)
+    }
+}
+
+impl Drop for Asleep<'_> {
+    fn drop(&mut self) {
+        self.0.wake_at.store(AWAKE, Ordering::SeqCst);
     }
 }
 
@@ -272,6 +298,8 @@ fn own_slot() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::exchange::tests::exchange;
     use super::*;
 
@@ -461,20 +489,34 @@ mod tests {
         assert!(taker.is_empty());
     }
 
-    #[tokio::test]
-    async fn the_first_offer_wakes_a_parked_taker() {
+    /// Offers one exchange of so many bytes while the taker waits for a buffer that holds `mark`.
+    async fn is_woken(mark: usize, body: usize) -> bool {
         let queue = Queue::new(ROOMY, 1);
         let taker = Taker::new(Arc::clone(&queue));
-        let offering = async {
-            while !queue.parked.load(Ordering::SeqCst) {
-                tokio::task::yield_now().await;
-            }
-            queue.offer(&exchange(b"{}"));
-        };
-        let woken = tokio::time::timeout(std::time::Duration::from_secs(10), async {
-            tokio::join!(taker.parked(), offering)
-        });
-        woken.await.unwrap();
-        assert!(!taker.is_empty());
+        let mut woken = std::pin::pin!(taker.holds(mark));
+        assert!(futures_util::poll!(&mut woken).is_pending());
+        queue.offer(&exchange(&vec![b'x'; body]));
+        futures_util::poll!(woken).is_ready()
+    }
+
+    #[tokio::test]
+    async fn the_first_offer_wakes_a_parked_taker() {
+        assert!(is_woken(1, 0).await);
+    }
+
+    #[tokio::test]
+    async fn an_offer_below_the_mark_wakes_nobody() {
+        assert!(!is_woken(64 * 1024, 1_000).await);
+        assert!(is_woken(64 * 1024, 64 * 1024).await);
+        assert!(!is_woken(AWAKE, 64 * 1024).await);
+    }
+
+    #[tokio::test]
+    async fn a_taker_that_no_longer_waits_is_not_woken() {
+        let queue = Queue::new(ROOMY, 1);
+        let taker = Taker::new(Arc::clone(&queue));
+        assert!(taker.holds(1).now_or_never().is_none());
+        queue.offer(&exchange(b"{}"));
+        assert!(queue.wake.notified().now_or_never().is_none());
     }
 }

@@ -13,6 +13,7 @@
 //! | [`spool`] | the disk |
 //! | [`jetstream`] | NATS |
 //! | [`delivery`] | outbox, disk and NATS put together |
+//! | [`pace`] | how long the thread rests between two rounds |
 //!
 //! Invariants:
 //! - Nothing here is known to the request path, and the other way round: both know only the queue
@@ -43,6 +44,7 @@ pub mod loss;
 pub mod otlp;
 pub mod outbox;
 pub mod outgoing;
+pub mod pace;
 pub mod record;
 pub mod redact;
 pub mod span;
@@ -57,16 +59,13 @@ use counts::Counts;
 use delivery::Delivery;
 use loss::{LossWatch, wall_clock};
 use otlp::Otlp;
+use pace::{Pace, TICK};
 use record::Identity;
 use redact::Redactor;
 use spans::{SpanCounts, Spans};
 
-/// How often the queue's buffers are swapped out under load.
-const TICK: Duration = Duration::from_millis(5);
-/// How often it is looked whether NATS is back.
-const SLOW: Duration = Duration::from_millis(50);
-/// After this long without an exchange the thread parks.
-const IDLE: Duration = Duration::from_millis(100);
+/// How often it is looked whether NATS or the disk is back, and what may be sent from disk.
+const LOOK: Duration = Duration::from_millis(50);
 /// How long spans may hold up the end of the process.
 const SPANS_AT_END: Duration = Duration::from_secs(1);
 /// What of the time to the deadline is kept for the disk: a quarter, and not more than this.
@@ -161,7 +160,7 @@ struct Shipper {
     losses: LossWatch,
     spans: Option<Spans<Otlp>>,
     counts: Arc<Counts>,
-    last_taken: Instant,
+    pace: Pace,
 }
 
 impl Shipper {
@@ -179,7 +178,7 @@ impl Shipper {
             losses: LossWatch::new(Arc::clone(queue.ledger())),
             spans: exporter.map(|exporter| Spans::new(exporter, &settings.traces, setup.spans)),
             counts,
-            last_taken: Instant::now(),
+            pace: Pace::new(Instant::now()),
             generation: setup.generation,
             identity: setup.identity,
             queue,
@@ -212,13 +211,13 @@ impl Shipper {
                 return deadline;
             }
             self.work(false);
-            let may_park = self.is_idle();
-            let pace = if self.delivery.is_held_up() { SLOW } else { TICK };
+            let now = Instant::now();
+            let rest = self.pace.rest(self.delivery.has_room(), self.due(now), now);
             tokio::select! {
                 () = self.delivery.next() => {}
                 () = next_export(&mut self.spans) => {}
-                () = tokio::time::sleep(pace), if !may_park => {}
-                () = self.taker.parked(), if may_park => self.last_taken = Instant::now(),
+                () = tokio::time::sleep_until(rest.until) => {}
+                () = self.taker.holds(rest.or_holds) => {}
                 _ = finishing.changed() => {}
             }
         }
@@ -252,7 +251,6 @@ impl Shipper {
     fn read(&mut self) {
         while self.delivery.has_room() {
             let Some((taken, at)) = self.next_buffer() else { return };
-            self.last_taken = Instant::now();
             match taken
                 .bytes()
                 .get(at..)
@@ -277,6 +275,7 @@ impl Shipper {
     fn next_buffer(&mut self) -> Option<(Taken, usize)> {
         self.reading.take().or_else(|| {
             let taken = self.taker.take()?;
+            self.pace.took(taken.bytes().len(), Instant::now());
             self.unread = taken.records();
             Some((taken, 0))
         })
@@ -349,9 +348,15 @@ impl Shipper {
         tokio::time::sleep(AFTER_PANIC).await;
     }
 
-    fn is_idle(&self) -> bool {
-        let quiet = self.last_taken.elapsed() >= IDLE && self.reading.is_none() && self.frame.is_empty();
-        quiet && self.delivery.is_idle() && self.losses.is_idle() && self.spans.as_ref().is_none_or(Spans::is_idle)
+    /// When there is something to do though nothing comes.
+    fn due(&self, now: Instant) -> Instant {
+        let linger = self.generation.settings.frame.linger;
+        let frame = self.opened.and_then(|opened| opened.checked_add(linger));
+        let spans = self.spans.as_ref().and_then(Spans::due);
+        let is_waiting = !self.delivery.is_idle() || self.losses.is_waiting();
+        let look = is_waiting.then(|| now + LOOK);
+        let dues = [frame, spans, look].into_iter().flatten();
+        dues.fold(self.losses.due(), Instant::min)
     }
 
     /// Ships until everything is acknowledged, or there is no server to ship to; what can't be shipped goes to disk, and is

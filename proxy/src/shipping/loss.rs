@@ -57,9 +57,14 @@ impl LossWatch {
         }
     }
 
-    /// Whether nothing waits to be told.
-    pub fn is_idle(&self) -> bool {
-        self.losses.is_empty() && self.noted == self.ledger.balance().dropped
+    /// Whether something waits to be told.
+    pub fn is_waiting(&self) -> bool {
+        !self.losses.is_empty()
+    }
+
+    /// When the period is over.
+    pub fn due(&self) -> Instant {
+        self.started.0 + PERIOD
     }
 
     /// Notes what was dropped, if a period is over.
@@ -187,11 +192,10 @@ mod tests {
         let mut watch = LossWatch::new(Arc::clone(&ledger));
         let start = watch.started.0;
         watch.tend(start + PERIOD);
-        assert!(watch.is_idle() && watch.frame(&identity()).is_none());
+        assert!(!watch.is_waiting() && watch.frame(&identity()).is_none());
 
         drop_some(&ledger, DropReason::QueueFull, 7);
         drop_some(&ledger, DropReason::SpoolFull, 2);
-        assert!(!watch.is_idle());
         watch.tend(start + PERIOD + PERIOD / 2);
         assert!(watch.frame(&identity()).is_none(), "the minute is not over");
         watch.tend(start + PERIOD * 2);
@@ -205,7 +209,7 @@ mod tests {
             Some(vec![("queue_full".into(), 7), ("spool_full".into(), 2)])
         );
         assert_eq!(record.duration, PERIOD);
-        assert!(watch.is_idle());
+        assert!(!watch.is_waiting());
     }
 
     #[test]
@@ -219,7 +223,7 @@ mod tests {
         outgoing.counted = 0;
         ledger.drop_at(Stage::Publishing, DropReason::Shutdown, outgoing.counted.into());
         watch.note(Instant::now(), 2);
-        assert!(watch.is_idle());
+        assert!(!watch.is_waiting());
         assert_eq!(ledger.balance().dropped_total(), 1);
     }
 

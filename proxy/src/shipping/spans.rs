@@ -206,6 +206,12 @@ impl<C: Collector> Spans<C> {
         self.under_way = Some((batch.len(), Box::pin(async move { collector.export(batch).await })));
     }
 
+    /// When the next export is to begin, if that is a matter of time.
+    pub fn due(&self) -> Option<Instant> {
+        let since = self.since.filter(|_| self.under_way.is_none())?;
+        since.checked_add(self.limits.linger)
+    }
+
     /// At least one span, then as many as fit.
     fn batch(&mut self) -> Vec<Span> {
         let mut batch = Vec::with_capacity(self.waiting.len().min(self.limits.batch_max));
