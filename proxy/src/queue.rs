@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use tokio::sync::Notify;
 
 pub mod exchange;
+pub mod feed;
 pub mod grpc;
 pub mod ledger;
 

@@ -5,7 +5,7 @@
 //!
 //! | Module | What it is for |
 //! |---|---|
-//! | [`record`], [`body`], [`redact`] | an exchange becomes a record |
+//! | [`record`], [`body`], [`window`], [`redact`] | an exchange becomes a record |
 //! | [`span`] | an exchange becomes a span |
 //! | [`loss`] | what was dropped becomes a record |
 //! | [`outgoing`] | a closed frame, and what it keeps for good |
@@ -50,6 +50,7 @@ pub mod redact;
 pub mod span;
 pub mod spans;
 pub mod spool;
+pub mod window;
 
 use crate::generation::Generation;
 use crate::queue::exchange::Exchange;

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 
 pub mod accept;
 pub mod capture;
+pub mod count;
 pub mod outcome;
 pub mod resolve;
 pub mod route;

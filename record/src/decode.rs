@@ -74,14 +74,24 @@ impl<'de> Fields<'de> for Draft<'de> {
             Key::RequestHeaderOmitted => record.request.headers_omitted = whole(map)?.unwrap_or_default(),
             Key::ResponseHeader => record.response.headers = strings(map)?.unwrap_or_default(),
             Key::ResponseHeaderOmitted => record.response.headers_omitted = whole(map)?.unwrap_or_default(),
-            Key::RequestBodySize | Key::RequestBodyContent | Key::RequestBodyOmitted | Key::RequestBodyTruncated => {
-                take_body(&mut record.request.body, key, map)?
-            }
+            Key::RequestBodySize
+            | Key::RequestBodyContent
+            | Key::RequestBodyOmitted
+            | Key::RequestBodyTruncated
+            | Key::RequestBodyEvents
+            | Key::RequestBodyMessages
+            | Key::RequestBodyFrames => take_body(&mut record.request.body, key, map)?,
             Key::ResponseBodySize
             | Key::ResponseBodyContent
             | Key::ResponseBodyOmitted
-            | Key::ResponseBodyTruncated => take_body(&mut record.response.body, key, map)?,
+            | Key::ResponseBodyTruncated
+            | Key::ResponseBodyEvents
+            | Key::ResponseBodyMessages
+            | Key::ResponseBodyFrames => take_body(&mut record.response.body, key, map)?,
             Key::Status => record.status = map.next_value()?,
+            Key::RpcStatus => record.rpc_status = text(map)?,
+            Key::RpcMessage => record.rpc_message = text(map)?,
+            Key::CloseCode => record.close_code = map.next_value()?,
             Key::Duration => record.duration = millis(map)?.unwrap_or_default(),
             Key::Ttfb => record.ttfb = millis(map)?,
             Key::UpstreamAddress => record.upstream_address = text(map)?,
@@ -102,6 +112,9 @@ fn take_body<'de, A: MapAccess<'de>>(body: &mut Body<'de>, key: Key, map: &mut A
         Key::RequestBodyTruncated | Key::ResponseBodyTruncated => {
             body.truncated = map.next_value::<Option<bool>>()?.unwrap_or_default();
         }
+        Key::RequestBodyEvents | Key::ResponseBodyEvents => body.events = map.next_value()?,
+        Key::RequestBodyMessages | Key::ResponseBodyMessages => body.messages = map.next_value()?,
+        Key::RequestBodyFrames | Key::ResponseBodyFrames => body.frames = map.next_value()?,
         _ => skip(map)?,
     }
     Ok(())

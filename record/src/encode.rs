@@ -21,7 +21,7 @@ pub const MAX_ENCODED: usize = 250_000;
 const LONG_STRING: usize = 16 * 1024;
 /// The most bytes that any other single string takes when escaped.
 ///
-/// Five long strings, eleven of these and the reasons of a loss stay well under [`MAX_ENCODED`].
+/// Five long strings, thirteen of these and the reasons of a loss stay well under [`MAX_ENCODED`].
 const STRING: usize = 4 * 1024;
 /// The most reasons of a loss that are written each for itself; the counts of further ones go to `other`.
 const LOSS_REASONS: usize = 64;
@@ -69,6 +69,9 @@ pub(crate) struct MessageKeys {
     content: Key,
     omitted: Key,
     truncated: Key,
+    events: Key,
+    messages: Key,
+    frames: Key,
 }
 
 pub(crate) const REQUEST: MessageKeys = MessageKeys {
@@ -78,6 +81,9 @@ pub(crate) const REQUEST: MessageKeys = MessageKeys {
     content: Key::RequestBodyContent,
     omitted: Key::RequestBodyOmitted,
     truncated: Key::RequestBodyTruncated,
+    events: Key::RequestBodyEvents,
+    messages: Key::RequestBodyMessages,
+    frames: Key::RequestBodyFrames,
 };
 
 pub(crate) const RESPONSE: MessageKeys = MessageKeys {
@@ -87,6 +93,9 @@ pub(crate) const RESPONSE: MessageKeys = MessageKeys {
     content: Key::ResponseBodyContent,
     omitted: Key::ResponseBodyOmitted,
     truncated: Key::ResponseBodyTruncated,
+    events: Key::ResponseBodyEvents,
+    messages: Key::ResponseBodyMessages,
+    frames: Key::ResponseBodyFrames,
 };
 
 /// Appends what `cut` leaves of the record.
@@ -166,11 +175,17 @@ fn body(keys: &MessageKeys, body: &Body<'_>, kept: Kept, out: &mut Vec<u8>) {
         open(keys.truncated, out);
         out.extend_from_slice(b"true");
     }
+    optional_number(keys.events, body.events, out);
+    optional_number(keys.messages, body.messages, out);
+    optional_number(keys.frames, body.frames, out);
 }
 
 /// How it ended.
 fn outcome(record: &Record<'_>, out: &mut Vec<u8>) {
     optional_number(Key::Status, record.status.map(u64::from), out);
+    optional(Key::RpcStatus, STRING, record.rpc_status.as_deref(), out);
+    optional(Key::RpcMessage, STRING, record.rpc_message.as_deref(), out);
+    optional_number(Key::CloseCode, record.close_code.map(u64::from), out);
     open(Key::Duration, out);
     time::write_millis(record.duration, out);
     if let Some(ttfb) = record.ttfb {

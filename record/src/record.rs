@@ -61,6 +61,12 @@ pub struct Record<'a> {
     pub response: Message<'a>,
     /// `http.response.status_code`: what the client got.
     pub status: Option<u16>,
+    /// `rpc.response.status_code`: how a call by gRPC ended, by its name (`NOT_FOUND`).
+    pub rpc_status: Option<Cow<'a, str>>,
+    /// `rpc.response.status_message`: what `grpc-message` says of it, redacted.
+    pub rpc_message: Option<Cow<'a, str>>,
+    /// `websocket.close_code`: that of the first close frame (RFC 6455, 7.4); 1005 for one without.
+    pub close_code: Option<u16>,
     /// `duration_ms`: from the request's first byte to the exchange's end, exact to the nanosecond.
     pub duration: Duration,
     /// `ttfb_ms`: from the request's first byte to the response's head, exact to the nanosecond.
@@ -99,6 +105,12 @@ pub struct Body<'a> {
     pub content: Option<Cow<'a, str>>,
     /// `omitted`: why `content` is absent.
     pub omitted: Option<Omitted>,
-    /// `truncated`: `content` is only the beginning. Absent when false.
+    /// `truncated`: `content` is only the beginning, or of a feed the beginning and the end. Absent when false.
     pub truncated: bool,
+    /// `events`: the server-sent events, or the lines of a line-delimited feed.
+    pub events: Option<u64>,
+    /// `messages`: the messages of a call by gRPC.
+    pub messages: Option<u64>,
+    /// `frames`: the frames of a WebSocket.
+    pub frames: Option<u64>,
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sidelog_record::{Body, End, Envelope, Level, Message, Omitted, Record};
 
 const FULL: &str = include_str!("golden/full.json");
+const STREAMS: &str = include_str!("golden/streams.json");
 const MINIMAL: &str = include_str!("golden/minimal.json");
 const LOSS: &str = include_str!("golden/loss.json");
 const OLD: &str = include_str!("golden/old.json");
@@ -50,6 +51,7 @@ fn full() -> Record<'static> {
                 content: Some("{\"name\":\"Zoë 🦀\",\"tab\":\"\t\",\"sep\":\"\u{2028}\u{7f}\u{1}\"}\r\n".into()),
                 omitted: None,
                 truncated: true,
+                ..Body::default()
             },
         },
         response: Message {
@@ -59,10 +61,13 @@ fn full() -> Record<'static> {
                 size: Some(12),
                 content: None,
                 omitted: Some(Omitted::ContentType),
-                truncated: false,
+                ..Body::default()
             },
         },
         status: Some(422),
+        rpc_status: None,
+        rpc_message: None,
+        close_code: None,
         duration: Duration::from_nanos(12_345_680),
         ttfb: Some(Duration::from_micros(11_500)),
         upstream_address: Some("127.0.0.1:9000".into()),
@@ -70,6 +75,33 @@ fn full() -> Record<'static> {
         end: End::Complete,
         error_type: Some("422".into()),
         loss: None,
+    }
+}
+
+/// What no single exchange has, but each of its own kind.
+fn streams() -> Record<'static> {
+    let counted = |events, messages, frames| Message {
+        body: Body {
+            size: Some(9),
+            omitted: Some(Omitted::Upgraded),
+            events,
+            messages,
+            frames,
+            ..Body::default()
+        },
+        ..Message::default()
+    };
+    Record {
+        timestamp: NOON,
+        observed_timestamp: NOON,
+        request: counted(Some(1), Some(2), Some(3)),
+        response: counted(Some(4), Some(5), Some(6)),
+        status: Some(101),
+        rpc_status: Some("NOT_FOUND".into()),
+        rpc_message: Some("no such order".into()),
+        close_code: Some(1001),
+        end: End::Upgraded,
+        ..Record::default()
     }
 }
 
@@ -103,6 +135,11 @@ fn assert_written_and_read(record: &Record<'_>, golden: &str) {
     line.push(b'\n');
     assert_eq!(str::from_utf8(&line), Ok(golden));
     assert_eq!(Record::decode(golden.as_bytes()).as_ref(), Ok(record));
+}
+
+#[test]
+fn a_record_of_streams_is_these_bytes() {
+    assert_written_and_read(&streams(), STREAMS);
 }
 
 #[test]

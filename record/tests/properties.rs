@@ -64,12 +64,16 @@ fn body() -> impl Strategy<Value = Body<'static>> {
         option::of(content()),
         option::of(select(Omitted::ALL)),
         any::<bool>(),
+        any::<[Option<u64>; 3]>(),
     )
-        .prop_map(|(size, content, omitted, truncated)| Body {
+        .prop_map(|(size, content, omitted, truncated, [events, messages, frames])| Body {
             size,
             content,
             omitted,
             truncated,
+            events,
+            messages,
+            frames,
         })
 }
 
@@ -78,12 +82,15 @@ fn headers() -> impl Strategy<Value = HashMap<Text, Text>> {
     prop_oneof![9 => hash_map(text(), text(), 0..6), 1 => hash_map(text(), text(), 30..40)]
 }
 
-fn message() -> impl Strategy<Value = Message<'static>> {
-    (headers(), any::<u32>(), body()).prop_map(|(headers, headers_omitted, body)| Message {
+/// Boxed: two of them by value, and a test's stack is too small.
+fn message() -> BoxedStrategy<Message<'static>> {
+    let parts = (headers(), any::<u32>(), body());
+    let message = parts.prop_map(|(headers, headers_omitted, body)| Message {
         headers: headers.into_iter().collect(),
         headers_omitted,
         body,
-    })
+    });
+    message.boxed()
 }
 
 fn duration() -> impl Strategy<Value = Duration> {
@@ -129,11 +136,16 @@ prop_compose! {
         status in any::<Option<u16>>(),
         (duration, ttfb) in (duration(), option::of(duration())),
         (upstream_address, error_type) in (option::of(text()), option::of(text())),
-        upstream_attempts in any::<Option<u32>>(),
+        (rpc_status, rpc_message) in (option::of(text()), option::of(text())),
+        (upstream_attempts, close_code) in any::<(Option<u32>, Option<u16>)>(),
         end in select(End::ALL),
         loss in option::of(vec((text().prop_filter("short", |reason| reason.len() < 40), any::<u64>()), 0..20)),
     ) -> Record<'static> {
-        Record { request, response, status, duration, ttfb, upstream_address, error_type, upstream_attempts, end, loss, ..record }
+        Record {
+            request, response, status, rpc_status, rpc_message, close_code, duration, ttfb,
+            upstream_address, error_type, upstream_attempts, end, loss,
+            ..record
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! One exchange as one flat run of bytes: what the request path writes and the shipping thread reads.
 //!
-//! Layout, little endian: total length (`u32`), fixed fields, then nine runs, each preceded by its
-//! length (`u32`): error type, tracestate, method, target, authority, request fields, response fields,
+//! Layout, little endian: total length (`u32`), fixed fields, then ten runs, each preceded by its
+//! length (`u32`): error type, tracestate, method, target, authority, request fields, response fields, gRPC's message,
 //! request body, response body. Nothing in it points anywhere, so that writing it is a copy and dropping it
 //! frees nothing that another thread allocated.
 //!
@@ -13,6 +13,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use sidelog_record::{End, Omitted};
 
+use super::feed::Parts;
 use super::grpc::Grpc;
 
 /// What one exchange was, from the request's first byte to the answer's last.
@@ -46,6 +47,8 @@ pub struct Exchange<'a> {
     pub upstream: Option<SocketAddr>,
     /// Attempts to reach the upstream.
     pub attempts: u32,
+    /// The code of the first close frame, if a WebSocket was closed by one.
+    pub close_code: Option<u16>,
     /// The request.
     pub request: Request<'a>,
     /// The answer.
@@ -115,6 +118,8 @@ pub struct Response<'a> {
     pub status: Option<u16>,
     /// What gRPC says, if the call was by gRPC.
     pub grpc: Option<Grpc>,
+    /// `grpc-message`, as it came; empty when there was none.
+    pub grpc_message: &'a [u8],
     /// Header fields.
     pub fields: Fields<'a>,
     /// Body.
@@ -126,8 +131,12 @@ pub struct Response<'a> {
 pub struct Body<'a> {
     /// Its true size in bytes, as it passed.
     pub size: u64,
-    /// Its first bytes.
+    /// Its first bytes; of a feed that is longer, behind them its last ones.
     pub bytes: &'a [u8],
+    /// How many of `bytes` are its first.
+    pub head: usize,
+    /// What it consists of, if that was counted.
+    pub parts: Option<Parts>,
     /// Why nothing was copied, if that is so.
     pub omitted: Option<Omitted>,
 }
@@ -171,9 +180,14 @@ const FLAG_PARENT: u8 = 4;
 const FLAG_LINK: u8 = 8;
 const ADDRESS: usize = 1 + 2 + 16;
 const TRACE: usize = 16 + 8 + 8 + 1 + 16 + 8;
-/// Total length, fixed fields and the lengths of the nine runs.
-const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + 2 + TRACE + 2 * ADDRESS + 4 + 2 * 9 + 9 * 4;
+/// Size, reason, bytes of the head, kind and number of parts.
+const BODY: usize = 8 + 1 + 4 + 1 + 8;
+const RUNS: usize = 10;
+/// Total length, fixed fields and the lengths of the runs.
+const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + 2 + TRACE + 2 * ADDRESS + 2 * 4 + 2 * BODY + RUNS * 4;
 const NONE: u64 = u64::MAX;
+/// In the place of a close code, which has two bytes.
+const NO_CLOSE: u32 = u32::MAX;
 /// In the place of a gRPC status: no call by gRPC, and one without a status.
 const NO_GRPC: u16 = u16::MAX;
 const NO_GRPC_STATUS: u16 = u16::MAX - 1;
@@ -217,9 +231,10 @@ impl<'a> Exchange<'a> {
         encode_address(out, self.client);
         encode_address(out, self.upstream);
         out.extend_from_slice(&self.attempts.to_le_bytes());
+        let close_code = self.close_code.map_or(NO_CLOSE, u32::from);
+        out.extend_from_slice(&close_code.to_le_bytes());
         for body in [&self.request.body, &self.response.body] {
-            out.extend_from_slice(&body.size.to_le_bytes());
-            out.push(body.omitted.map_or(0, |reason| reason as u8 + 1));
+            body.encode(out);
         }
         for run in self.runs() {
             out.extend_from_slice(&length(run).to_le_bytes());
@@ -247,22 +262,14 @@ impl<'a> Exchange<'a> {
         let client = decode_address(&mut r)?;
         let upstream = decode_address(&mut r)?;
         let attempts = r.u32()?;
-        let (request_size, request_omitted) = (r.u64()?, omitted_from(r.u8()?));
-        let (response_size, response_omitted) = (r.u64()?, omitted_from(r.u8()?));
+        let close_code = u16::try_from(r.u32()?).ok();
+        let (mut request_body, mut response_body) = (decode_body(&mut r)?, decode_body(&mut r)?);
         let error_type = std::str::from_utf8(r.run()?).ok()?;
         let trace_state = r.run()?;
         let (method, target, authority) = (r.run()?, r.run()?, r.run()?);
         let (request_fields, response_fields) = (Fields(r.run()?), Fields(r.run()?));
-        let request_body = Body {
-            size: request_size,
-            bytes: r.run()?,
-            omitted: request_omitted,
-        };
-        let response_body = Body {
-            size: response_size,
-            bytes: r.run()?,
-            omitted: response_omitted,
-        };
+        let grpc_message = r.run()?;
+        (request_body.bytes, response_body.bytes) = (r.run()?, r.run()?);
         let exchange = Self {
             generation,
             listener,
@@ -278,6 +285,7 @@ impl<'a> Exchange<'a> {
             client,
             upstream,
             attempts,
+            close_code,
             request: Request {
                 version,
                 method,
@@ -289,6 +297,7 @@ impl<'a> Exchange<'a> {
             response: Response {
                 status,
                 grpc,
+                grpc_message,
                 fields: response_fields,
                 body: response_body,
             },
@@ -296,7 +305,7 @@ impl<'a> Exchange<'a> {
         Some((exchange, rest))
     }
 
-    fn runs(&self) -> [&'a [u8]; 9] {
+    fn runs(&self) -> [&'a [u8]; RUNS] {
         [
             self.error_type.as_bytes(),
             self.trace_state,
@@ -305,6 +314,7 @@ impl<'a> Exchange<'a> {
             self.request.authority,
             self.request.fields.0,
             self.response.fields.0,
+            self.response.grpc_message,
             self.request.body.bytes,
             self.response.body.bytes,
         ]
@@ -331,6 +341,29 @@ impl<'a> Exchange<'a> {
         out.extend_from_slice(&link_trace);
         out.extend_from_slice(&link_span);
     }
+}
+
+impl Body<'_> {
+    /// All but the bytes.
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.push(self.omitted.map_or(0, |reason| reason as u8 + 1));
+        out.extend_from_slice(&u32::try_from(self.head).unwrap_or(u32::MAX).to_le_bytes());
+        let (kind, count) = Parts::code(self.parts);
+        out.push(kind);
+        out.extend_from_slice(&count.to_le_bytes());
+    }
+}
+
+/// A body whose bytes are still to come.
+fn decode_body<'a>(r: &mut Reader<'_>) -> Option<Body<'a>> {
+    Some(Body {
+        size: r.u64()?,
+        omitted: omitted_from(r.u8()?),
+        head: r.u32()? as usize,
+        parts: Parts::of_code((r.u8()?, r.u64()?)),
+        bytes: &[],
+    })
 }
 
 fn decode_trace(r: &mut Reader<'_>, flags: u8) -> Option<TraceContext> {
@@ -442,6 +475,8 @@ pub(crate) mod tests {
         let body = Body {
             size: body.len() as u64,
             bytes: body,
+            head: body.len(),
+            parts: None,
             omitted: None,
         };
         Exchange {
@@ -465,6 +500,7 @@ pub(crate) mod tests {
             client: Some(SocketAddr::from(([127, 0, 0, 1], 40_000))),
             upstream: Some(SocketAddr::from(([127, 0, 0, 1], 9_000))),
             attempts: 1,
+            close_code: None,
             request: Request {
                 version: Version::Http11,
                 method: b"POST",
@@ -476,6 +512,7 @@ pub(crate) mod tests {
             response: Response {
                 status: Some(201),
                 grpc: None,
+                grpc_message: b"",
                 fields: Fields::default(),
                 body,
             },
@@ -497,10 +534,16 @@ pub(crate) mod tests {
             options in (proptest::option::of(0..u32::MAX), proptest::option::of(0..u64::MAX), proptest::option::of(100_u16..600)),
             ids in any::<([u8; 16], [u8; 8], Option<[u8; 8]>, u8, bool, Option<([u8; 16], [u8; 8])>)>(),
             addresses in (address(), address()),
-            runs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 8),
+            runs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 9),
             end in proptest::sample::select(End::ALL.to_vec()),
             omitted in proptest::option::of(proptest::sample::select(Omitted::ALL.to_vec())),
             grpc in proptest::option::of(proptest::option::of(0..17_u16)),
+            close_code in any::<Option<u16>>(),
+            parts in proptest::option::of((0..3, any::<u64>()).prop_map(|(kind, count)| match kind {
+                0 => Parts::Events(count),
+                1 => Parts::Messages(count),
+                _ => Parts::Frames(count),
+            })),
         ) {
             let mut written = exchange(&runs[0]);
             (written.generation, written.listener, written.record, written.started, written.duration, written.attempts) = head;
@@ -510,7 +553,9 @@ pub(crate) mod tests {
             (written.client, written.upstream) = addresses;
             written.end = end;
             written.response.grpc = grpc.map(|status| Grpc { status });
-            written.response.body = Body { size: 9, bytes: &runs[1], omitted };
+            written.close_code = close_code;
+            written.response.body = Body { size: 9, bytes: &runs[1], head: runs[1].len() / 2, parts, omitted };
+            written.response.grpc_message = &runs[8];
             (written.request.method, written.request.target, written.request.authority) = (&runs[2], &runs[3], &runs[4]);
             (written.request.fields, written.response.fields) = (Fields(&runs[5]), Fields(&runs[6]));
             written.trace_state = &runs[7];

@@ -1,5 +1,7 @@
 //! What gRPC says of itself in an exchange: HTTP's status is 200 whatever becomes of a call.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderValue, header};
 
 /// A call by gRPC.
@@ -55,10 +57,10 @@ impl Grpc {
     }
 
     /// The status by name: `NOT_FOUND`, or its number where gRPC has no name for it.
-    pub fn status_name(self) -> Option<String> {
+    pub fn status_name(self) -> Option<Cow<'static, str>> {
         let status = self.status?;
         let name = CODES.get(usize::from(status));
-        Some(name.map_or_else(|| status.to_string(), |name| (*name).to_owned()))
+        Some(name.map_or_else(|| Cow::Owned(status.to_string()), |name| Cow::Borrowed(*name)))
     }
 
     /// Whether the call failed: for the caller whatever isn't OK, for the server only what is its own fault.

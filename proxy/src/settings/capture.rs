@@ -49,6 +49,9 @@ impl Default for Capture {
             "text/csv",
             "application/xml",
             "text/event-stream",
+            "application/*ndjson",
+            "application/*jsonl",
+            "application/*json-seq",
         ];
         Self {
             enabled: true,

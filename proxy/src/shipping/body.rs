@@ -11,8 +11,10 @@ use sidelog_record::Omitted;
 
 use super::decode;
 use super::redact::{Applied, Clean, Kind};
+use super::window::Window;
 use crate::generation::Policy;
 use crate::queue::exchange::{Body, Fields};
+use crate::queue::feed::Parts;
 
 /// The record's body for a captured one, whose message had these header fields.
 pub fn record<'a>(
@@ -25,13 +27,25 @@ pub fn record<'a>(
         size: Some(body.size),
         content: None,
         omitted: body.omitted,
-        truncated: false,
+        ..sidelog_record::Body::default()
     };
+    match body.parts {
+        Some(Parts::Events(count)) => record.events = Some(count),
+        Some(Parts::Messages(count)) => record.messages = Some(count),
+        Some(Parts::Frames(count)) => record.frames = Some(count),
+        None => {}
+    }
     if body.omitted.is_some() || body.bytes.is_empty() {
         return record;
     }
-    let cut = (body.bytes.len() as u64) < body.size;
-    match text(body.bytes, fields, redaction, policy.body_max(), cut) {
+    let text = match Window::of(body, fields) {
+        Some(window) => windowed(&window, fields, redaction),
+        None => {
+            let cut = (body.bytes.len() as u64) < body.size;
+            text(body.bytes, fields, redaction, policy.body_max(), cut)
+        }
+    };
+    match text {
         Ok((clean, cut)) => {
             record.omitted = clean.ends_early.then_some(Omitted::Redaction);
             record.content = Some(clean.text).filter(|text| !text.is_empty());
@@ -75,6 +89,27 @@ fn text<'a>(
         }
     };
     Ok((clean, cut))
+}
+
+/// The beginning and the end of a feed, and the gap between them.
+fn windowed<'a>(
+    window: &Window<'_>,
+    fields: Fields<'_>,
+    redaction: &Applied<'_>,
+) -> Result<(Clean<'a>, bool), Omitted> {
+    let content_type = fields.get("content-type").unwrap_or_default();
+    let (kind, charset) = (Kind::of(content_type), parameter(content_type, "charset"));
+    let front = decode::text(window.front, charset, window.front_is_cut).ok_or(Omitted::Decode)?;
+    let back = decode::text(window.back, charset, false).ok_or(Omitted::Decode)?;
+    let front = redaction.body(kind, &front, window.front_is_cut);
+    let back = redaction.body(kind, &back, false);
+    let end_of_line = if front.text.ends_with('\n') { "" } else { "\n" };
+    let text = [&front.text, end_of_line, &window.gap, &back.text].concat();
+    let clean = Clean {
+        text: Cow::Owned(text),
+        ends_early: front.ends_early || back.ends_early,
+    };
+    Ok((clean, true))
 }
 
 /// As [`Applied::body`] for a text that was made here.
@@ -132,7 +167,8 @@ mod tests {
         let body = Body {
             size: size as u64,
             bytes,
-            omitted: None,
+            head: bytes.len(),
+            ..Body::default()
         };
         let generation = Generation::new(1, Settings::default());
         let redactor = Redactor::new(&Redaction::default()).unwrap();
@@ -202,12 +238,64 @@ mod tests {
         );
     }
 
+    /// The record of a feed of which only so many bytes at each end were copied.
+    fn recorded_window(content_type: &str, text: &str, head: usize, tail: usize) -> (String, Option<Omitted>) {
+        let mut fields = Vec::new();
+        Fields::push(&mut fields, b"content-type", content_type.as_bytes());
+        let bytes = [&text.as_bytes()[..head], &text.as_bytes()[text.len() - tail..]].concat();
+        let body = Body {
+            size: text.len() as u64,
+            bytes: &bytes,
+            head,
+            parts: Some(Parts::Events(7)),
+            omitted: None,
+        };
+        let generation = Generation::new(1, Settings::default());
+        let redactor = Redactor::new(&Redaction::default()).unwrap();
+        let policy = generation.policy(None);
+        let record = record(&body, Fields(&fields), &redactor.under(policy), policy);
+        assert_eq!((record.truncated, record.events), (true, Some(7)));
+        (record.content.map(Cow::into_owned).unwrap_or_default(), record.omitted)
+    }
+
+    #[test]
+    fn of_a_feed_the_beginning_and_the_end_are_read() {
+        let text = "{\"password\":\"MARK\"}\n{\"a\":2}\n{\"token\":\"MARK\"}\n";
+        assert_eq!(
+            recorded_window("application/x-ndjson", text, 24, 20),
+            (
+                "{\"password\":\"REDACTED\"}\n… 8 bytes left out …\n{\"token\":\"REDACTED\"}\n".to_owned(),
+                None
+            )
+        );
+    }
+
+    #[test]
+    fn no_secret_survives_on_either_side_of_a_gap() {
+        let event = "id: 7\ndata: {\"password\":\"MARKMARK\",\"n\":[1,{\"api_key\":\"MARKMARK\"}]}\n\n";
+        let line = "{\"password\":\"MARKMARK\",\"n\":[1,{\"api_key\":\"MARKMARK\"}]}\n";
+        let document = "\u{1e}{\n \"password\": \"MARKMARK\",\n \"api_key\":\n \"MARKMARK\"}\n";
+        for (content_type, part) in [
+            ("text/event-stream", event),
+            ("application/jsonl", line),
+            ("application/json-seq", document),
+        ] {
+            let text = part.repeat(8);
+            for head in 0..part.len() + 3 {
+                for tail in 1..part.len() * 2 {
+                    let (content, _) = recorded_window(content_type, &text, head, tail);
+                    assert!(!content.contains("MARK"), "{head} {tail}: {content}");
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_body_that_was_not_copied_keeps_its_reason_and_size() {
         let body = Body {
             size: 9,
-            bytes: b"",
             omitted: Some(Omitted::ContentType),
+            ..Body::default()
         };
         let generation = Generation::new(1, Settings::default());
         let redactor = Redactor::new(&Redaction::default()).unwrap();

@@ -8,12 +8,14 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use percent_encoding::percent_decode;
 use sidelog_record::{Message, Record};
 
 use super::body;
 use super::redact::{Applied, Redactor};
 use crate::generation::{Generation, Policy};
 use crate::queue::exchange::{Exchange, Fields};
+use crate::queue::grpc::Grpc;
 
 /// What all records of this process share.
 #[derive(Debug)]
@@ -114,6 +116,9 @@ pub fn record<'a>(
             policy,
         ),
         status: exchange.response.status,
+        rpc_status: exchange.response.grpc.and_then(Grpc::status_name),
+        rpc_message: rpc_message(exchange, redaction.at("rpc.response.status_message")),
+        close_code: exchange.close_code,
         duration: Duration::from_nanos(exchange.duration),
         ttfb: exchange.first_byte.map(Duration::from_nanos),
         upstream_address: exchange.upstream.map(|upstream| Cow::Owned(upstream.to_string())),
@@ -122,6 +127,13 @@ pub fn record<'a>(
         error_type: error_type(exchange),
         loss: None,
     }
+}
+
+/// `grpc-message`: percent-encoded UTF-8 (gRPC over HTTP/2, "Status-Message").
+fn rpc_message<'a>(exchange: &Exchange<'a>, redaction: &Applied<'_>) -> Option<Cow<'a, str>> {
+    let raw = Some(exchange.response.grpc_message).filter(|raw| !raw.is_empty())?;
+    let text: Cow<'_, [u8]> = percent_decode(raw).into();
+    Some(Cow::Owned(redaction.text(&text).into_owned()))
 }
 
 fn field<'a>(fields: Fields<'a>, name: &str, redaction: &Applied<'_>) -> Option<Cow<'a, str>> {

@@ -19,6 +19,7 @@ use std::borrow::Cow;
 use aho_corasick::BuildError;
 
 use crate::generation::Policy;
+use crate::queue::feed::Feed;
 use crate::settings::{JsonPath, JsonRule, Redaction};
 
 mod cards;
@@ -141,11 +142,16 @@ impl Kind {
         let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
         let essence = essence.trim_ascii().to_ascii_lowercase();
         let ends = |end: &[u8]| essence.ends_with(end);
+        match Feed::of(&essence) {
+            Some(Feed::Events) => return Self::Events,
+            Some(Feed::Lines) => return Self::Lines,
+            // Its documents may have several lines.
+            Some(Feed::Sequence) => return Self::Json,
+            None => {}
+        }
         match essence.as_slice() {
             b"application/x-www-form-urlencoded" => Self::Form,
-            b"text/event-stream" => Self::Events,
             b"text/html" | b"application/xhtml+xml" => Self::Html,
-            _ if ends(b"ndjson") || ends(b"jsonl") || ends(b"jsonlines") || ends(b"json-seq") => Self::Lines,
             _ if ends(b"json") => Self::Json,
             _ if ends(b"xml") => Self::Xml,
             _ => Self::Text,

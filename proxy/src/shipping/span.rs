@@ -111,7 +111,7 @@ fn failure(exchange: &Exchange<'_>, kind: SpanKind) -> Option<Cow<'static, str>>
         return Some(Cow::Owned(status.to_string()));
     }
     let grpc = exchange.response.grpc.filter(|grpc| grpc.is_failure(is_client))?;
-    grpc.status_name().map(Cow::Owned)
+    grpc.status_name()
 }
 
 fn status(exchange: &Exchange<'_>, kind: SpanKind) -> Status {

@@ -3,24 +3,27 @@
 //! Invariants:
 //! - An exchange is handed over exactly once, in `Drop`, whatever ended it: an answer, an error, a panic, or
 //!   the runtime going down (`an_exchange_dropped_midway_is_handed_over_as_shutdown`).
-//! - Open exchanges never hold more body bytes than `capture.memory_max`
-//!   (`the_budget_of_open_exchanges_is_kept`); when it is spent a body is left out, with the reason.
 //! - What is kept is decided at the end; nothing of a body that isn't goes to the queue.
 //! - Nothing of a body is copied that its content type or the policy excludes.
 
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+mod body;
 
 use http::{HeaderMap, header};
 use sidelog_record::{End, Omitted};
 
+use super::count::Counter;
 use crate::generation::{Generation, Policy};
 use crate::queue::Queue;
-use crate::queue::exchange::{Body, Exchange, Fields, Request, Response, TraceContext, Version};
+use crate::queue::exchange::{Exchange, Fields, Request, Response, TraceContext, Version};
+use crate::queue::feed::Feed;
 use crate::queue::grpc::Grpc;
+use body::BodyCapture;
+pub use body::Budget;
 
 /// What every capture of a process shares.
 #[derive(Debug)]
@@ -31,114 +34,6 @@ pub struct Recorder {
     pub generation: Arc<Generation>,
     /// Bytes that open captures may still reserve.
     pub budget: Arc<Budget>,
-}
-
-/// The memory of open captures, in bytes.
-#[derive(Debug)]
-pub struct Budget {
-    left: AtomicUsize,
-}
-
-impl Budget {
-    /// A budget of `bytes`.
-    pub fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            left: AtomicUsize::new(bytes),
-        })
-    }
-
-    fn reserve(&self, bytes: usize) -> bool {
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes))
-            .is_ok()
-    }
-
-    fn release(&self, bytes: usize) {
-        self.left.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
-
-/// What is copied of one body.
-#[derive(Debug)]
-struct BodyCapture {
-    budget: Arc<Budget>,
-    bytes: Vec<u8>,
-    /// Bytes taken from the budget, at least the buffer's capacity.
-    reserved: usize,
-    /// Most bytes to copy.
-    limit: usize,
-    size: u64,
-    omitted: Option<Omitted>,
-}
-
-impl BodyCapture {
-    fn new(budget: &Arc<Budget>) -> Self {
-        Self {
-            budget: Arc::clone(budget),
-            bytes: Vec::new(),
-            reserved: 0,
-            limit: 0,
-            size: 0,
-            omitted: None,
-        }
-    }
-
-    fn plan(&mut self, plan: Result<usize, Omitted>) {
-        match plan {
-            Ok(limit) => self.limit = limit,
-            Err(reason) => self.omit(reason),
-        }
-    }
-
-    fn omit(&mut self, reason: Omitted) {
-        self.omitted = Some(reason);
-        self.limit = 0;
-        self.free();
-    }
-
-    fn copy(&mut self, chunk: &[u8]) {
-        self.size += chunk.len() as u64;
-        let room = self.limit.saturating_sub(self.bytes.len());
-        let Some(part) = chunk.get(..chunk.len().min(room)).filter(|part| !part.is_empty()) else {
-            return;
-        };
-        let needed = self.bytes.len() + part.len();
-        if needed > self.reserved {
-            let step = needed.max(2 * self.reserved).min(self.limit) - self.reserved;
-            if !self.budget.reserve(step) {
-                return self.omit(Omitted::Budget);
-            }
-            self.reserved += step;
-            self.bytes.reserve_exact(self.reserved - self.bytes.len());
-        }
-        self.bytes.extend_from_slice(part);
-    }
-
-    fn free(&mut self) {
-        self.budget.release(std::mem::take(&mut self.reserved));
-        self.bytes = Vec::new();
-    }
-
-    /// Forgets what was copied, for another attempt to send the same body.
-    fn restart(&mut self) {
-        self.bytes.clear();
-        self.size = 0;
-    }
-
-    fn view(&self, kept: bool) -> Body<'_> {
-        let omitted = self.omitted.or((!kept).then_some(Omitted::Tail));
-        Body {
-            size: self.size,
-            bytes: if kept { &self.bytes } else { &[] },
-            omitted: omitted.filter(|_| self.size > 0),
-        }
-    }
-}
-
-impl Drop for BodyCapture {
-    fn drop(&mut self) {
-        self.free();
-    }
 }
 
 /// One open exchange.
@@ -160,6 +55,8 @@ pub struct Capture {
     version: Version,
     status: Option<u16>,
     grpc: Option<Grpc>,
+    grpc_message: Range<usize>,
+    close_code: Option<u16>,
     /// Method, target, authority, tracestate, request fields, response fields, one behind the other.
     head: Vec<u8>,
     method: Range<usize>,
@@ -216,6 +113,8 @@ impl Capture {
             version: head.version,
             status: None,
             grpc: Grpc::of_request(head.fields),
+            grpc_message: 0..0,
+            close_code: None,
             head: Vec::with_capacity(1024),
             method: 0..0,
             target: 0..0,
@@ -233,9 +132,12 @@ impl Capture {
         if policy.record() && policy.request_headers() {
             capture.request_fields = append_fields(&mut capture.head, head.fields);
         }
-        capture
-            .request_body
-            .plan(body_plan(policy, policy.request_body(), head.fields));
+        let plan = body_plan(policy, policy.request_body(), head.fields);
+        capture.request_body.plan(plan, feed(head.fields));
+        if capture.grpc.is_some() {
+            capture.request_body.count(Some(Counter::of_messages()));
+            capture.response_body.count(Some(Counter::of_messages()));
+        }
         capture
     }
 
@@ -269,6 +171,7 @@ impl Capture {
     /// A part of the request's body passes.
     pub fn request_body(&mut self, chunk: &[u8]) {
         self.request_body.copy(chunk);
+        self.close_code = self.close_code.or_else(|| self.request_body.close_code());
     }
 
     /// The answer's head passes. Informational ones don't count.
@@ -280,26 +183,32 @@ impl Capture {
         if policy.record() && policy.response_headers() {
             self.response_fields = append_fields(&mut self.head, fields);
         }
-        self.response_body
-            .plan(body_plan(policy, policy.response_body(), fields));
+        let plan = body_plan(policy, policy.response_body(), fields);
+        self.response_body.plan(plan, feed(fields));
     }
 
     /// The answer's trailers pass. An answer without a body has in its head what would be in them.
     pub fn response_trailers(&mut self, trailers: &HeaderMap) {
         if let Some(grpc) = &mut self.grpc {
             grpc.read(trailers);
+            if let Some(message) = trailers.get("grpc-message") {
+                self.grpc_message = append(&mut self.head, message.as_bytes());
+            }
         }
     }
 
     /// The connection now carries another protocol: what passes is counted, not kept.
-    pub fn upgraded(&mut self) {
-        self.request_body.omit(Omitted::Upgraded);
-        self.response_body.omit(Omitted::Upgraded);
+    pub fn upgraded(&mut self, is_websocket: bool) {
+        for body in [&mut self.request_body, &mut self.response_body] {
+            body.omit(Omitted::Upgraded);
+            body.count(is_websocket.then(Counter::of_frames));
+        }
     }
 
     /// A part of the answer's body passes.
     pub fn response_body(&mut self, chunk: &[u8]) {
         self.response_body.copy(chunk);
+        self.close_code = self.close_code.or_else(|| self.response_body.close_code());
     }
 
     /// How the exchange ended, and the status that the client was sent. It is handed over when this value is dropped.
@@ -334,6 +243,7 @@ impl Capture {
             client: self.client,
             upstream: self.upstream,
             attempts: self.attempts,
+            close_code: self.close_code,
             request: Request {
                 version: self.version,
                 method: part(&self.method),
@@ -345,6 +255,7 @@ impl Capture {
             response: Response {
                 status: self.status,
                 grpc: self.grpc,
+                grpc_message: part(&self.grpc_message),
                 fields: Fields(part(&self.response_fields)),
                 body: self.response_body.view(kept),
             },
@@ -354,6 +265,8 @@ impl Capture {
 
 impl Drop for Capture {
     fn drop(&mut self) {
+        self.request_body.settle();
+        self.response_body.settle();
         let exchange = self.exchange();
         if exchange.record || exchange.trace.span {
             self.recorder.queue.offer(&exchange);
@@ -375,6 +288,17 @@ fn append_fields(out: &mut Vec<u8>, fields: &HeaderMap) -> Range<usize> {
     start..out.len()
 }
 
+/// The feed that a body is, if its events can be told from its bytes as they pass.
+fn feed(fields: &HeaderMap) -> Option<Feed> {
+    let content_type = fields.get(header::CONTENT_TYPE)?.as_bytes();
+    let feed = Feed::of(content_type)?;
+    let coding = fields.get(header::CONTENT_ENCODING).map(header::HeaderValue::as_bytes);
+    let is_plain = coding.is_none_or(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"));
+    // In UTF-16 a line feed has two bytes.
+    let is_wide = memchr::memmem::find(&content_type.to_ascii_lowercase(), b"utf-16").is_some();
+    (is_plain && !is_wide).then_some(feed)
+}
+
 /// How many bytes of a body to copy, or why none.
 fn body_plan(policy: &Policy, wanted: bool, fields: &HeaderMap) -> Result<usize, Omitted> {
     if !policy.record() || !wanted || policy.keeps_no_bodies() {
@@ -385,4 +309,95 @@ fn body_plan(policy: &Policy, wanted: bool, fields: &HeaderMap) -> Result<usize,
         return Err(Omitted::ContentType);
     }
     Ok(policy.body_max())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queue::feed::Parts;
+    use crate::queue::{QueueLimits, Taker};
+    use crate::settings::Settings;
+
+    fn recorder() -> Arc<Recorder> {
+        let limits = QueueLimits {
+            bodies_max_bytes: 1 << 20,
+            max_bytes: 1 << 20,
+        };
+        Arc::new(Recorder {
+            queue: Queue::new(limits, 1),
+            generation: Arc::new(Generation::new(1, Settings::default())),
+            budget: Budget::new(1 << 20),
+        })
+    }
+
+    fn begun(recorder: &Arc<Recorder>, fields: &HeaderMap) -> Capture {
+        let head = RequestHead {
+            version: Version::Http11,
+            method: b"POST",
+            target: b"/",
+            authority: b"a.test",
+            trace_state: b"",
+            fields,
+            client: None,
+        };
+        Capture::new(recorder, 0, None, TraceContext::default(), &head)
+    }
+
+    fn fields<const N: usize>(fields: [(&'static str, &'static str); N]) -> HeaderMap {
+        fields
+            .into_iter()
+            .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
+            .collect()
+    }
+
+    /// Looks at the one exchange that was handed over.
+    fn handed_over(recorder: &Arc<Recorder>, look: impl FnOnce(&Exchange<'_>)) {
+        let mut taker = Taker::new(Arc::clone(&recorder.queue));
+        let taken = taker.take().unwrap();
+        let (exchange, rest) = Exchange::decode(taken.bytes()).unwrap();
+        assert!(rest.is_empty(), "handed over once");
+        look(&exchange);
+        taker.put_back(taken);
+    }
+
+    #[test]
+    fn an_exchange_dropped_midway_is_handed_over_as_shutdown() {
+        let recorder = recorder();
+        let mut capture = begun(&recorder, &fields([("content-type", "text/plain")]));
+        capture.request_body(b"half of");
+        drop(capture);
+        handed_over(&recorder, |exchange| {
+            assert_eq!((exchange.end, exchange.error_type), (End::Shutdown, "shutdown"));
+            assert_eq!(exchange.request.body.bytes, b"half of");
+        });
+    }
+
+    #[test]
+    fn another_attempt_begins_the_body_anew() {
+        let recorder = recorder();
+        let mut capture = begun(&recorder, &fields([("content-type", "application/x-ndjson")]));
+        for _ in 0..3 {
+            capture.attempt(SocketAddr::from(([127, 0, 0, 1], 1)));
+            capture.request_body(b"{\"a\":1}\n{\"b\":2}\n");
+        }
+        capture.ended(End::Complete, "", Some(200));
+        drop(capture);
+        handed_over(&recorder, |exchange| {
+            assert_eq!(exchange.attempts, 3);
+            assert_eq!(exchange.request.body.bytes, b"{\"a\":1}\n{\"b\":2}\n");
+            assert_eq!(
+                (exchange.request.body.size, exchange.request.body.parts),
+                (16, Some(Parts::Events(2)))
+            );
+        });
+    }
+
+    #[test]
+    fn what_cannot_be_told_apart_as_it_passes_is_no_feed() {
+        let feed = |content_type, coding| feed(&fields([("content-type", content_type), ("content-encoding", coding)]));
+        assert_eq!(feed("text/event-stream", "identity"), Some(Feed::Events));
+        assert_eq!(feed("text/event-stream", "gzip"), None);
+        assert_eq!(feed("application/x-ndjson; charset=UTF-16LE", ""), None);
+        assert_eq!(feed("application/json", ""), None);
+    }
 }

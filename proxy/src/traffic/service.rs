@@ -157,6 +157,12 @@ fn version(request: &RequestHeader) -> Version {
     }
 }
 
+/// Whether the protocol that a connection is switched to is WebSocket (RFC 6455, 4.2.2).
+fn is_websocket(fields: &HeaderMap) -> bool {
+    let protocol = fields.get(header::UPGRADE).map(HeaderValue::as_bytes);
+    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}
+
 /// Puts our `traceparent` in the place of what came; a `tracestate` goes on as it was, or not at all. What the
 /// client's `Connection` names is of no account: these are fields of the whole way.
 fn write_trace(session: &Session, upstream: &mut RequestHeader, ctx: &Ctx) -> Result<()> {
@@ -328,7 +334,7 @@ impl ProxyHttp for Proxy {
         if let Some(capture) = &mut ctx.capture {
             capture.response_head(status.as_u16(), &response.headers);
             if switching {
-                capture.upgraded();
+                capture.upgraded(is_websocket(&response.headers));
             }
         }
         if session.is_process_shutting_down() {
