@@ -15,7 +15,7 @@ use crate::queue::Queue;
 use crate::queue::ledger::{Balance, DropReason};
 use crate::shipping::counts::Counts as ShippingCounts;
 use crate::shipping::spans::{SpanCounts, SpanDrop};
-use crate::traffic::accept::{Connections, NoRequest};
+use crate::traffic::accept::{Connections, Limit, NoRequest};
 
 /// A registry of everything that the proxy counts.
 pub fn registry(
@@ -107,15 +107,18 @@ impl Collector for Counts {
             .zip(balance.dropped);
         by_reason(&mut encoder, "records_dropped", "Records dropped, by reason", dropped)?;
         spans(&mut encoder, &self.spans)?;
-        let heads = NoRequest::ALL
-            .iter()
-            .map(|reason| (reason.as_str(), self.connections.without_request(*reason)));
-        by_reason(
+        let heads = NoRequest::all().map(|reason| (reason.as_str(), self.connections.without_request(reason)));
+        by_label(
             &mut encoder,
             "heads_refused",
             "Request heads that never became a request, by reason",
-            heads,
-        )
+            ("reason", heads),
+        )?;
+        let limits = Limit::ALL
+            .iter()
+            .map(|limit| (limit.as_str(), self.connections.reached(*limit)));
+        let help = "Times that clients reached a limit, by its key in [limits]";
+        by_label(&mut encoder, "limits_reached", help, ("limit", limits))
     }
 }
 
@@ -140,9 +143,18 @@ fn by_reason<'a>(
     help: &str,
     counts: impl IntoIterator<Item = (&'a str, u64)>,
 ) -> Result<(), std::fmt::Error> {
+    by_label(encoder, name, help, ("reason", counts))
+}
+
+fn by_label<'a>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    (label, counts): (&str, impl IntoIterator<Item = (&'a str, u64)>),
+) -> Result<(), std::fmt::Error> {
     let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
-    for (reason, count) in counts {
-        ConstCounter::new(count).encode(family.encode_family(&[("reason", reason)])?)?;
+    for (value, count) in counts {
+        ConstCounter::new(count).encode(family.encode_family(&[(label, value)])?)?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ mod capture;
 mod collector;
 mod content_type;
 mod headers;
+mod limits;
 mod listener;
 mod number;
 mod otel;
@@ -34,6 +35,7 @@ use sidelog_chassis::settings::{Program, Variable, as_text, duration};
 pub use capture::{Capture, CaptureOverride, KeepBodies};
 pub use collector::{Collector, CollectorError};
 pub use headers::Headers;
+pub use limits::Limits;
 pub use listener::{Direction, Listener, TraceMode, UpstreamProtocol};
 pub use redaction::{JsonPath, JsonRule, Redaction, RedactionOverride, Step};
 pub use route::Route;
@@ -104,7 +106,7 @@ pub struct Settings {
     pub capture: Capture,
     /// What is never recorded.
     pub redaction: Redaction,
-    /// How long clients and upstreams may take.
+    /// How much and how long clients and upstreams may.
     pub limits: Limits,
     /// What waits to be shipped.
     pub queue: Queue,
@@ -176,47 +178,6 @@ impl Default for Service {
             version: None,
             environment: "development".to_owned(),
             instance_id: None,
-        }
-    }
-}
-
-/// `[limits]`: how long each side may take.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Limits {
-    /// From a connection's first byte to the end of the request's head.
-    #[serde(with = "duration::positive")]
-    pub header_timeout: Duration,
-    /// A connection without a request.
-    #[serde(with = "duration::positive")]
-    pub downstream_idle_timeout: Duration,
-    /// A gap in the client's upload.
-    #[serde(with = "duration::positive")]
-    pub downstream_read_timeout: Duration,
-    /// An answer that the client doesn't read.
-    #[serde(with = "duration::positive")]
-    pub downstream_write_timeout: Duration,
-    /// To a connection to the upstream.
-    #[serde(with = "duration::positive")]
-    pub upstream_connect_timeout: Duration,
-    /// Without a byte from, or to, the upstream.
-    #[serde(with = "duration::positive")]
-    pub upstream_read_timeout: Duration,
-    /// An unused connection to the upstream; below the time that the service keeps it.
-    #[serde(with = "duration::positive")]
-    pub upstream_idle_timeout: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            header_timeout: Duration::from_secs(10),
-            downstream_idle_timeout: Duration::from_secs(55),
-            downstream_read_timeout: Duration::from_secs(50),
-            downstream_write_timeout: Duration::from_secs(50),
-            upstream_connect_timeout: Duration::from_secs(5),
-            upstream_read_timeout: Duration::from_secs(60),
-            upstream_idle_timeout: Duration::from_secs(4),
         }
     }
 }

@@ -16,7 +16,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use pingora::apps::HttpServerOptions;
+use pingora::listeners::ListenerConfig;
 use pingora::protocols::http::v2::server::default_h2_options;
+use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
@@ -26,8 +28,11 @@ use tokio::sync::watch;
 
 pub mod accept;
 pub mod capture;
+pub mod chunks;
 pub mod count;
+pub mod head;
 pub mod outcome;
+pub mod refused;
 pub mod resolve;
 pub mod route;
 pub mod service;
@@ -38,6 +43,7 @@ pub mod tracestate;
 use crate::settings::{Listener, Settings};
 use accept::{Accept, Connections};
 use capture::Recorder;
+use refused::Front;
 use route::Router;
 use service::Proxy;
 
@@ -45,8 +51,8 @@ use service::Proxy;
 const ATTEMPTS: usize = 4;
 /// How often a drain looks whether the last connection has closed.
 const LOOK: Duration = Duration::from_millis(5);
-/// What the upstream's h2 flow control windows may hold, per stream and per connection, in bytes.
-const H2_WINDOW: u32 = 256 * 1024;
+/// What one stream of HTTP/2 holds of an answer that its client doesn't take, in bytes.
+const H2_SEND_BUFFER: usize = 64 * 1024;
 
 /// A listener whose socket is bound.
 #[derive(Debug)]
@@ -180,12 +186,18 @@ fn listening(
     options.h2_idle_timeout = Some(settings.limits.downstream_idle_timeout);
     proxy.server_options = Some(options);
     let mut h2 = default_h2_options();
-    h2.initial_window_size(H2_WINDOW)
-        .initial_connection_window_size(H2_WINDOW);
+    let window = u32::try_from(settings.limits.h2_window.bytes()).unwrap_or(u32::MAX >> 1);
+    h2.initial_window_size(window)
+        .initial_connection_window_size(window)
+        .max_send_buffer_size(H2_SEND_BUFFER)
+        .max_header_list_size(u32::try_from(settings.limits.header_max.bytes()).unwrap_or(u32::MAX))
+        .max_concurrent_streams(settings.limits.h2_streams_max);
     proxy.h2_options = Some(h2);
-    let accept = Accept::new(proxy, Arc::clone(connections), settings.limits.header_timeout);
+    let front = Arc::new(Front::new(recorder, router, index));
+    let accept = Accept::new(proxy, Arc::clone(connections), Arc::clone(recorder), front);
     let mut service = Service::new(name.clone(), accept);
-    service.add_tcp(&name);
+    // The accept layer reads straight to where bytes are wanted: a buffer beneath would be held by idle connections, too.
+    service.add_listener(ListenerConfig::tcp(&name).l4_buffer(L4BufferSettings::default().read(0)));
     (service, Arc::new(parking_lot::Mutex::new(fds)))
 }
 

@@ -310,8 +310,8 @@ async fn heads_that_never_became_a_request_are_counted_by_reason() {
         .start()
         .await;
     let cases: [(&str, &[u8]); 3] = [
-        ("rejected", b"\x16\x03\x01\x02\x00 TLS to a plain port"),
-        ("rejected", b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
+        ("tls", b"\x16\x03\x01\x02\x00 TLS to a plain port"),
+        ("host", b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n"),
         ("timeout", b"GET / HTTP/1.1\r\nhost: "),
     ];
     for (reason, bytes) in cases {

@@ -1,126 +1,91 @@
-//! The layer between an accepted socket and pingora: finds out whether a cleartext connection speaks HTTP/2 without
-//! ever waiting on a client that speaks HTTP/1, gives each request's head a deadline, and counts what dies before a
-//! request exists.
+//! The layer between an accepted socket and pingora: it finds out whether a cleartext connection speaks HTTP/2 without
+//! ever waiting on a client that speaks HTTP/1, judges each head of HTTP/1 before pingora sees it, gives each side its
+//! time, and counts what dies before a request exists.
 //!
 //! Invariants:
 //! - A connection whose first bytes can't be the HTTP/2 preface is given to HTTP/1 at the first byte that
 //!   differs (`a_short_http1_request_is_not_waited_on`).
 //! - A head that isn't whole within `limits.header_timeout` ends its connection, the first one from the accept on, later
 //!   ones from their first byte (`half_a_preface_is_closed_after_the_deadline`, `a_head_that_drips_is_cut_at_the_deadline`).
+//! - pingora gets one head that was taken, then its body, then nothing until its exchange is over
+//!   (`pingora_gets_one_request_at_a_time`).
 //! - A head that never became a request is counted once, by reason (`what_never_became_a_request_is_counted`).
 //! - A connection that has said nothing ends at once when the process drains.
+//! - An answer is not destroyed by bytes that were not read: the close lingers (`tests/wall`).
 //! - An open connection is counted until its socket is closed.
 
+mod connections;
+mod deadline;
+mod digests;
+mod refusal;
+mod wire;
+
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use pingora::apps::ServerApp;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::tls::{SslDigest, TlsRef};
-use pingora::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
-    UniqueID, UniqueIDType,
-};
+use pingora::protocols::{Peek, Stream};
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::time::{Instant, Sleep};
+use tokio::io::AsyncWriteExt;
+
+pub use connections::{Connections, Limit, NoRequest};
+pub use refusal::Refusal;
+use wire::{Answer, Home, Judges, Wire};
+
+use super::capture::Recorder;
+use super::refused::Witness;
 
 /// What a client that speaks HTTP/2 by prior knowledge sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// Why a head never became a request. Closed set; the metric's `reason` label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoRequest {
-    /// It was not whole within `limits.header_timeout`.
-    Timeout,
-    /// The client closed in the middle of it.
-    BrokeOff,
-    /// It can't be a request's head, and was refused.
-    Rejected,
-}
-
-impl NoRequest {
-    /// All reasons, in the order of their metrics.
-    pub const ALL: [Self; 3] = [Self::Timeout, Self::BrokeOff, Self::Rejected];
-
-    /// The value of the `reason` label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Timeout => "timeout",
-            Self::BrokeOff => "broke_off",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-/// Counts of connections, shared by all listeners.
-#[derive(Debug, Default)]
-pub struct Connections {
-    accepted: AtomicU64,
-    closed: AtomicU64,
-    no_request: [AtomicU64; NoRequest::ALL.len()],
-}
-
-impl Connections {
-    /// Connections accepted since start.
-    pub fn accepted(&self) -> u64 {
-        self.accepted.load(Ordering::Acquire)
-    }
-
-    /// Connections open now.
-    pub fn open(&self) -> u64 {
-        let closed = self.closed.load(Ordering::Acquire);
-        self.accepted().saturating_sub(closed)
-    }
-
-    /// Heads that never became a request, for `reason`.
-    pub fn without_request(&self, reason: NoRequest) -> u64 {
-        self.no_request
-            .get(reason as usize)
-            .map_or(0, |count| count.load(Ordering::Acquire))
-    }
-
-    fn count(&self, reason: NoRequest) {
-        if let Some(count) = self.no_request.get(reason as usize) {
-            count.fetch_add(1, Ordering::AcqRel);
-        }
-    }
-}
 
 /// Wraps every accepted connection before the inner application, the HTTP proxy, sees it.
 pub struct Accept<A> {
     inner: Arc<A>,
     connections: Arc<Connections>,
-    header_timeout: Duration,
+    recorder: Arc<Recorder>,
+    witness: Arc<dyn Witness>,
 }
 
 impl<A> Accept<A> {
     /// An accept layer in front of `inner`.
-    pub fn new(inner: A, connections: Arc<Connections>, header_timeout: Duration) -> Self {
+    pub fn new(inner: A, connections: Arc<Connections>, recorder: Arc<Recorder>, witness: Arc<dyn Witness>) -> Self {
         Self {
             inner: Arc::new(inner),
             connections,
-            header_timeout,
+            recorder,
+            witness,
         }
     }
 }
 
 #[async_trait]
 impl<A: ServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
-    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let wire = Wire::new(
-            stream,
-            Arc::clone(&self.connections),
-            self.header_timeout,
-            shutdown.clone(),
-        );
-        self.inner.process_new(Box::new(wire), shutdown).await
+    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let _open = self.connections.open_one();
+        let limits = &self.recorder.generation.settings.limits;
+        if self.connections.open() > limits.connections_max {
+            self.connections.limit(Limit::Connections);
+            // Whoever can't be told is refused all the same.
+            drop(stream.write_all(&refusal::answer(503)).await);
+            drop(AsyncWriteExt::shutdown(&mut stream).await);
+            return None;
+        }
+        let judges = Judges {
+            connections: Arc::clone(&self.connections),
+            limits: Arc::new(limits.clone()),
+            witness: Arc::clone(&self.witness),
+        };
+        let home = Home::default();
+        let wire = Wire::new(stream, judges, Arc::clone(&home), shutdown.clone());
+        let reusable = self.inner.process_new(Box::new(wire), shutdown).await;
+        let left = home.lock().take();
+        if let Some(stream) = left {
+            refusal::linger(stream).await;
+        }
+        reusable
     }
 
     async fn cleanup(&self) {
@@ -128,128 +93,58 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
     }
 }
 
-/// A request of this HTTP/1 connection has begun: its head is whole.
-pub fn request_began(session: &Session) {
-    expect_head(session, false);
-}
-
 /// The request is over, its body read: what comes next on the connection is another head.
 pub fn request_ended(session: &Session) {
-    expect_head(session, true);
-}
-
-/// Streams of HTTP/2 have no socket of their own, and no head that this layer could time.
-fn expect_head(session: &Session, expected: bool) {
-    let wire = session
-        .as_downstream()
-        .stream()
-        .and_then(|stream| stream.as_any().downcast_ref::<Wire>());
-    if let Some(wire) = wire {
-        wire.expects_head.store(expected, Ordering::Release);
+    if let Some(wire) = wire(session) {
+        wire.signals.ended.store(true, Ordering::Release);
     }
 }
 
-/// An accepted connection.
-#[derive(Debug)]
-struct Wire {
-    inner: Stream,
-    /// Bytes that were read to tell the protocol, from `replayed` on still to be read again.
-    peeked: Vec<u8>,
-    replayed: usize,
-    /// What is read belongs to a head that is not whole yet.
-    expects_head: AtomicBool,
-    /// Bytes of that head have come.
-    in_head: bool,
-    /// When that head must be whole, if it is timed: the first one is from the accept on, others from their first byte.
-    deadline: Pin<Box<Sleep>>,
-    timed: bool,
-    header_timeout: Duration,
-    /// The head's end is known, and counted.
-    counted: bool,
-    shutdown: ShutdownWatch,
-    connections: Arc<Connections>,
+/// The answer's head is known: what is left of the request's body may take its time.
+pub fn answer_begins(session: &Session) {
+    answer(session, Answer::Begun);
+}
+
+/// The answer has passed: what is left of the request's body is waited for as before.
+pub fn answer_is_whole(session: &Session) {
+    answer(session, Answer::Whole);
+}
+
+/// The connection now carries another protocol.
+pub fn upgraded(session: &Session) {
+    if let Some(wire) = wire(session) {
+        wire.signals.upgraded.store(true, Ordering::Release);
+    }
+}
+
+fn answer(session: &Session, answer: Answer) {
+    if let Some(wire) = wire(session) {
+        wire.signals.answer.store(answer as u8, Ordering::Release);
+    }
+}
+
+/// Streams of HTTP/2 have no socket of their own.
+fn wire(session: &Session) -> Option<&Wire> {
+    session.as_downstream().stream()?.as_any().downcast_ref()
 }
 
 impl Wire {
-    fn new(inner: Stream, connections: Arc<Connections>, header_timeout: Duration, shutdown: ShutdownWatch) -> Self {
-        connections.accepted.fetch_add(1, Ordering::AcqRel);
-        let h2 = matches!(inner.selected_alpn_proto(), Some(ALPN::H2));
-        Self {
-            inner,
-            peeked: Vec::new(),
-            replayed: 0,
-            expects_head: AtomicBool::new(!h2),
-            in_head: false,
-            deadline: Box::pin(tokio::time::sleep(header_timeout)),
-            timed: true,
-            header_timeout,
-            counted: false,
-            shutdown,
-            connections,
-        }
-    }
-
     /// Reads until it is known whether the client sends the preface.
-    async fn speaks_h2(inner: &mut Stream, peeked: &mut Vec<u8>) -> io::Result<bool> {
-        let mut seen = [0; PREFACE.len()];
-        let mut filled = 0;
-        while filled < PREFACE.len() {
-            let Some(space) = seen.get_mut(filled..) else { break };
-            let n = inner.read(space).await?;
-            if n == 0 && filled == 0 {
+    async fn speaks_h2(&mut self) -> io::Result<bool> {
+        loop {
+            let n = std::future::poll_fn(|cx| self.poll_fill(cx)).await?;
+            if n == 0 && self.held().is_empty() {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            filled += n;
-            *peeked = seen.get(..filled).unwrap_or_default().to_vec();
+            let start = self.held().get(..PREFACE.len()).unwrap_or(self.held());
             // What ends here is left to HTTP/1, which answers it as it deserves.
-            if n == 0 || !PREFACE.starts_with(peeked) {
+            if n == 0 || !PREFACE.starts_with(start) {
                 return Ok(false);
             }
-        }
-        Ok(true)
-    }
-
-    fn count(&mut self, reason: NoRequest) {
-        if !self.counted {
-            self.counted = true;
-            self.connections.count(reason);
-        }
-    }
-
-    /// Fails once the head that is being read is late.
-    fn check_deadline(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if !self.expects_head.load(Ordering::Acquire) {
-            // The first byte behind this request begins another head, with a deadline of its own.
-            self.in_head = false;
-            self.timed = false;
-        } else if self.timed && self.deadline.as_mut().poll(cx).is_ready() {
-            self.count(NoRequest::Timeout);
-            return Err(io::ErrorKind::TimedOut.into());
-        }
-        Ok(())
-    }
-
-    /// Takes note of bytes of a head.
-    fn saw(&mut self, n: usize) {
-        let head = self.expects_head.load(Ordering::Acquire);
-        if head && n == 0 && self.in_head {
-            self.count(NoRequest::BrokeOff);
-        }
-        if head && n > 0 && !self.in_head {
-            self.in_head = true;
-            if !std::mem::replace(&mut self.timed, true) {
-                self.deadline.as_mut().reset(Instant::now() + self.header_timeout);
+            if start.len() == PREFACE.len() {
+                return Ok(true);
             }
         }
-    }
-}
-
-impl Drop for Wire {
-    fn drop(&mut self) {
-        if self.in_head && self.expects_head.load(Ordering::Acquire) && !*self.shutdown.borrow() {
-            self.count(NoRequest::Rejected);
-        }
-        self.connections.closed.fetch_add(1, Ordering::AcqRel);
     }
 }
 
@@ -258,34 +153,23 @@ impl Peek for Wire {
     /// Fills `buf` with the preface if the client sends it, else with what can't be one. `Ok(false)` would
     /// mean to pingora that the connection can't be peeked at, and force HTTP/2.
     async fn try_peek(&mut self, buf: &mut [u8]) -> io::Result<bool> {
-        let Self {
-            inner,
-            peeked,
-            deadline,
-            shutdown,
-            ..
-        } = &mut *self;
+        let mut deadline = std::mem::take(&mut self.deadline);
+        let mut shutdown = self.shutdown.clone();
         let told = tokio::select! {
-            told = Self::speaks_h2(inner, peeked) => told,
-            () = deadline.as_mut() => Err(io::ErrorKind::TimedOut.into()),
+            told = self.speaks_h2() => told,
+            () = std::future::poll_fn(|cx| deadline.poll(cx)) => Err(io::ErrorKind::TimedOut.into()),
             // Nothing has begun that could be finished.
             _ = shutdown.wait_for(|down| *down) => return Err(io::ErrorKind::ConnectionAborted.into()),
         };
-        self.in_head = !self.peeked.is_empty();
-        let speaks_h2 = match told {
-            Ok(speaks_h2) => speaks_h2,
-            Err(error) => {
-                match error.kind() {
-                    io::ErrorKind::TimedOut => self.count(NoRequest::Timeout),
-                    _ if self.in_head => self.count(NoRequest::BrokeOff),
-                    // A probe that looked whether the port is open, or a connection made in advance.
-                    _ => {}
-                }
-                return Err(error);
-            }
-        };
+        self.deadline = deadline;
+        let speaks_h2 = told.inspect_err(|error| match error.kind() {
+            io::ErrorKind::TimedOut => self.judges.connections.count(NoRequest::Timeout),
+            _ if !self.held().is_empty() => self.judges.connections.count(NoRequest::BrokeOff),
+            // A probe that looked whether the port is open, or a connection made in advance.
+            _ => {}
+        })?;
         if speaks_h2 {
-            self.expects_head.store(false, Ordering::Release);
+            self.pass_on();
         }
         buf.fill(0);
         if let Some((shown, known)) = buf.get_mut(..PREFACE.len()).zip(speaks_h2.then_some(PREFACE)) {
@@ -295,118 +179,22 @@ impl Peek for Wire {
     }
 }
 
-impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if let Some(again) = this.peeked.get(this.replayed..).filter(|again| !again.is_empty()) {
-            let n = again.len().min(buf.remaining());
-            buf.put_slice(again.get(..n).unwrap_or_default());
-            this.replayed += n;
-            if this.replayed == this.peeked.len() {
-                this.peeked = Vec::new();
-                this.replayed = 0;
-            }
-            return Poll::Ready(Ok(()));
-        }
-        this.check_deadline(cx)?;
-        let before = buf.filled().len();
-        std::task::ready!(Pin::new(&mut this.inner).poll_read(cx, buf))?;
-        this.saw(buf.filled().len() - before);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
-    }
-}
-
-#[async_trait]
-impl Shutdown for Wire {
-    async fn shutdown(&mut self) {
-        self.inner.shutdown().await;
-    }
-}
-
-impl UniqueID for Wire {
-    fn id(&self) -> UniqueIDType {
-        self.inner.id()
-    }
-}
-
-impl Ssl for Wire {
-    fn get_ssl(&self) -> Option<&TlsRef> {
-        self.inner.get_ssl()
-    }
-
-    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
-        self.inner.get_ssl_digest()
-    }
-
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.inner.selected_alpn_proto()
-    }
-}
-
-impl GetTimingDigest for Wire {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        self.inner.get_timing_digest()
-    }
-
-    fn get_read_pending_time(&self) -> Duration {
-        self.inner.get_read_pending_time()
-    }
-
-    fn get_write_pending_time(&self) -> Duration {
-        self.inner.get_write_pending_time()
-    }
-}
-
-impl GetProxyDigest for Wire {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.inner.get_proxy_digest()
-    }
-
-    fn set_proxy_digest(&mut self, digest: ProxyDigest) {
-        self.inner.set_proxy_digest(digest);
-    }
-}
-
-impl GetSocketDigest for Wire {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        self.inner.get_socket_digest()
-    }
-
-    fn set_socket_digest(&mut self, digest: SocketDigest) {
-        self.inner.set_socket_digest(digest);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::io::AsyncReadExt;
+
+    use super::super::head::Reason;
+    use super::super::refused::Refused;
     use super::*;
-    use tokio::io::AsyncWriteExt;
+    use crate::settings::Limits;
+
+    struct Forgets;
+
+    impl Witness for Forgets {
+        fn refused(&self, _: &Refused<'_>) {}
+    }
 
     const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -417,8 +205,28 @@ mod tests {
         std::mem::forget(shutdown);
         (
             client,
-            Wire::new(Box::new(server), Arc::default(), header_timeout, watch),
+            Wire::new(Box::new(server), judges(header_timeout), Home::default(), watch),
         )
+    }
+
+    fn judges(header_timeout: Duration) -> Judges {
+        Judges {
+            connections: Arc::default(),
+            limits: Arc::new(Limits {
+                header_timeout,
+                ..Limits::default()
+            }),
+            witness: Arc::new(Forgets),
+        }
+    }
+
+    async fn read(wire: &mut Wire) -> Vec<u8> {
+        let mut some = [0; 1024];
+        let n = tokio::time::timeout(DEADLINE, wire.read(&mut some))
+            .await
+            .unwrap()
+            .unwrap();
+        some[..n].to_vec()
     }
 
     async fn peek(wire: &mut Wire) -> [u8; PREFACE.len()] {
@@ -469,7 +277,7 @@ mod tests {
         client.write_all(b"PRI * HTTP").await.unwrap();
         let error = wire.try_peek(&mut [0; PREFACE.len()]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert_eq!(wire.connections.without_request(NoRequest::Timeout), 1);
+        assert_eq!(wire.judges.connections.without_request(NoRequest::Timeout), 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -484,11 +292,10 @@ mod tests {
             }
         });
         assert_ne!(peek(&mut wire).await, PREFACE);
-        let mut head = Vec::new();
-        let error = wire.read_to_end(&mut head).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        assert!(head.len() <= 11, "{} bytes were taken", head.len());
-        assert_eq!(wire.connections.without_request(NoRequest::Timeout), 1);
+        let start = tokio::time::Instant::now();
+        assert_eq!(wire.read(&mut [0; 64]).await.unwrap(), 0, "nothing of it is handed on");
+        assert_eq!(start.elapsed(), DEADLINE);
+        assert_eq!(wire.judges.connections.without_request(NoRequest::Timeout), 1);
         drop(wire);
         dripping.await.unwrap();
     }
@@ -496,36 +303,124 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_that_has_begun_is_not_timed_and_the_next_head_is() {
         let (mut client, mut wire) = wire(DEADLINE);
-        client.write_all(b"POST").await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
         assert_ne!(peek(&mut wire).await, PREFACE);
-        let mut some = [0; 4];
-        wire.read_exact(&mut some).await.unwrap();
-        wire.expects_head.store(false, Ordering::Release);
-        tokio::time::advance(3 * DEADLINE).await;
-        client.write_all(b"body").await.unwrap();
-        wire.read_exact(&mut some).await.unwrap();
-        wire.expects_head.store(true, Ordering::Release);
+        read(&mut wire).await;
+        let waiting = tokio::time::timeout(3 * DEADLINE, wire.read(&mut [0; 1])).await;
+        assert!(waiting.is_err(), "the client may wait for its answer");
+        wire.signals.ended.store(true, Ordering::Release);
         client.write_all(b"GET ").await.unwrap();
-        wire.read_exact(&mut some).await.unwrap();
-        let error = wire.read_exact(&mut some).await.unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        let start = tokio::time::Instant::now();
+        assert_eq!(wire.read(&mut [0; 64]).await.unwrap(), 0);
+        assert_eq!(start.elapsed(), DEADLINE);
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 408");
+    }
+
+    #[tokio::test]
+    async fn pingora_gets_one_request_at_a_time() {
+        let (mut client, mut wire) = wire(DEADLINE);
+        let requests: [&[u8]; 4] = [
+            b"POST /1 HTTP/1.1\r\nhost: a\r\ncontent-length: 3\r\n\r\nabc",
+            b"POST /2 HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            b"GET /3 HTTP/1.1\r\nhost: a\r\n\r\n",
+            b"GET /4 HTTP/1.0\r\n\r\n",
+        ];
+        client.write_all(&requests.concat()).await.unwrap();
+        client.shutdown().await.unwrap();
+        assert_ne!(peek(&mut wire).await, PREFACE);
+        for request in requests {
+            let mut got = Vec::new();
+            while got.len() < request.len() {
+                got.extend(read(&mut wire).await);
+            }
+            assert_eq!(got.escape_ascii().to_string(), request.escape_ascii().to_string());
+            let ahead = futures_util::poll!(std::pin::pin!(wire.read(&mut [0; 1])));
+            assert!(ahead.is_pending(), "{}", request.escape_ascii());
+            wire.signals.ended.store(true, Ordering::Release);
+        }
+        assert_eq!(read(&mut wire).await, b"");
+    }
+
+    #[tokio::test]
+    async fn where_pingora_does_not_agree_on_the_end_of_a_body_nothing_more_is_read() {
+        let (mut client, mut wire) = wire(DEADLINE);
+        let request = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nabc";
+        client.write_all(request).await.unwrap();
+        let mut got = vec![0; request.len()];
+        wire.read_exact(&mut got).await.unwrap();
+        wire.signals.ended.store(true, Ordering::Release);
+        client.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+        assert_eq!(read(&mut wire).await, b"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_must_get_on_until_the_answer_begins() {
+        let head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 50000\r\n\r\n";
+        for (bytes, every, answered, lives) in [
+            (200, 1, false, true),
+            (1000, 25, false, true),
+            (1, 1, false, false),
+            (10, 25, false, false),
+            (1, 20, true, true),
+        ] {
+            let (mut client, mut wire) = wire(DEADLINE);
+            client.write_all(head).await.unwrap();
+            wire.read_exact(&mut vec![0; head.len()]).await.unwrap();
+            wire.signals.answer.store(u8::from(answered), Ordering::Release);
+            let sending = tokio::spawn(async move {
+                for _ in 0..200 / every {
+                    tokio::time::sleep(Duration::from_secs(every)).await;
+                    if client.write_all(&vec![b'a'; bytes]).await.is_err() {
+                        break;
+                    }
+                }
+            });
+            let start = tokio::time::Instant::now();
+            let failed = loop {
+                match wire.read(&mut [0; 1024]).await {
+                    Ok(0) => break false,
+                    Ok(_) => {}
+                    Err(error) => {
+                        assert_eq!(Refusal::of(&error), Some(Refusal::Slow));
+                        assert!(start.elapsed() <= Duration::from_secs(55));
+                        break true;
+                    }
+                }
+            };
+            assert_eq!(failed, !lives, "{bytes} bytes every {every} s");
+            drop(wire);
+            sending.await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_read_is_given_up() {
+        let (_client, mut wire) = wire(DEADLINE);
+        let start = tokio::time::Instant::now();
+        let error = wire.write_all(&[0; 4096]).await.unwrap_err();
+        assert_eq!(Refusal::of(&error), Some(Refusal::Unread));
+        assert_eq!(start.elapsed(), Limits::default().downstream_write_timeout);
+        assert_eq!(wire.judges.connections.reached(Limit::Unread), 1);
     }
 
     #[tokio::test]
     async fn what_never_became_a_request_is_counted() {
         let (mut client, mut wire) = wire(DEADLINE);
-        let connections = Arc::clone(&wire.connections);
+        let connections = Arc::clone(&wire.judges.connections);
         client.write_all(b"\x16\x03\x01 no HTTP at all").await.unwrap();
         assert_ne!(peek(&mut wire).await, PREFACE);
+        assert_eq!(read(&mut wire).await, b"");
         drop(wire);
-        assert_eq!(connections.without_request(NoRequest::Rejected), 1);
+        assert_eq!(connections.without_request(NoRequest::Refused(Reason::Tls)), 1);
     }
 
     #[tokio::test]
     async fn a_connection_that_said_nothing_ends_with_the_process() {
         let (_client, server) = tokio::io::duplex(1024);
         let (shutdown, watch) = tokio::sync::watch::channel(false);
-        let mut wire = Wire::new(Box::new(server), Arc::default(), DEADLINE, watch);
+        let mut wire = Wire::new(Box::new(server), judges(DEADLINE), Home::default(), watch);
         let mut buf = [0; PREFACE.len()];
         let (peeked, ()) = tokio::join!(wire.try_peek(&mut buf), async {
             shutdown.send_replace(true);
@@ -534,18 +429,10 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_counted_while_open() {
+    async fn a_probe_is_no_broken_request() {
         let (client, mut wire) = wire(DEADLINE);
-        let connections = Arc::clone(&wire.connections);
-        assert_eq!((connections.accepted(), connections.open()), (1, 1));
         drop(client);
         wire.try_peek(&mut [0; PREFACE.len()]).await.unwrap_err();
-        assert_eq!(
-            connections.without_request(NoRequest::BrokeOff),
-            0,
-            "a probe is no broken request"
-        );
-        drop(wire);
-        assert_eq!(connections.open(), 0);
+        assert_eq!(wire.judges.connections.without_request(NoRequest::BrokeOff), 0);
     }
 }

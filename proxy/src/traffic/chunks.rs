@@ -138,7 +138,11 @@ impl Chunks {
 
     fn sized(&mut self) -> Place {
         self.line = 0;
-        if self.size == 0 { Place::TrailerStart } else { Place::Data }
+        if self.size == 0 {
+            Place::TrailerStart
+        } else {
+            Place::Data
+        }
     }
 }
 

@@ -3,9 +3,16 @@
 use pingora::{Error, ErrorSource, ErrorType};
 use sidelog_record::End;
 
+use super::accept::Refusal;
+
 /// The end of an exchange that pingora gave up on, and its `error.type`.
 pub fn of_error(error: &Error) -> (End, &'static str) {
     use ErrorType as E;
+    match Refusal::of(error.root_cause()) {
+        Some(Refusal::Malformed(reason)) => return (End::Rejected, reason.as_str()),
+        Some(Refusal::Slow | Refusal::Unread) => return (End::ClientTimeout, "client_timeout"),
+        None => {}
+    }
     match (error.esource(), error.etype()) {
         (_, E::HTTPStatus(400..500)) => (End::Rejected, "rejected"),
         (ErrorSource::Downstream, E::ReadTimedout | E::WriteTimedout) => (End::ClientTimeout, "client_timeout"),

@@ -265,18 +265,12 @@ impl ProxyHttp for Proxy {
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
-        accept::request_began(session);
         *ctx = self.begin(session);
+        // The accept layer keeps the time of HTTP/1, and hands on one request at a time.
         let limits = &self.recorder.generation.settings.limits;
         let downstream = session.as_downstream_mut();
-        // pingora keeps an HTTP/1.1 connection open for ever after its first request unless it is told each time;
-        // one that it has decided to close (HTTP/1.0, both lengths) stays to be closed.
-        if downstream.get_keepalive().is_some() {
-            downstream.set_keepalive(Some(limits.downstream_idle_timeout.as_secs().max(1)));
-        }
-        downstream.set_pipelining_enabled(true);
-        downstream.set_write_timeout(Some(limits.downstream_write_timeout));
-        downstream.set_read_timeout((!downstream.is_upgrade_req()).then_some(limits.downstream_read_timeout));
+        downstream.set_read_timeout(None);
+        downstream.set_write_timeout(downstream.is_http2().then_some(limits.downstream_write_timeout));
         // Who asks for the connection's end may close its half; everyone else who does has left.
         downstream.set_abort_on_close(downstream.get_keepalive().is_some());
         Ok(())
@@ -337,6 +331,11 @@ impl ProxyHttp for Proxy {
                 capture.upgraded(is_websocket(&response.headers));
             }
         }
+        if switching {
+            accept::upgraded(session);
+        } else {
+            accept::answer_begins(session);
+        }
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
@@ -346,12 +345,15 @@ impl ProxyHttp for Proxy {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<Option<std::time::Duration>> {
-        ctx.answered |= end_of_stream;
+        if end_of_stream {
+            ctx.answered = true;
+            accept::answer_is_whole(session);
+        }
         if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body) {
             capture.response_body(chunk);
         }

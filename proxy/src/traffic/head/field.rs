@@ -34,7 +34,9 @@ const HOST: [bool; 256] = bytes!(
 const PORT_DIGITS_MAX: usize = 5;
 
 fn all(bytes: &[u8], table: &[bool; 256]) -> bool {
-    bytes.iter().all(|byte| table.get(usize::from(*byte)).copied().unwrap_or(false))
+    bytes
+        .iter()
+        .all(|byte| table.get(usize::from(*byte)).copied().unwrap_or(false))
 }
 
 /// Whether `bytes` are a token, if they are any.
@@ -48,7 +50,9 @@ pub(super) fn is_host(bytes: &[u8]) -> bool {
         Some(address) => match memchr(b']', address) {
             Some(end) => {
                 let (address, rest) = address.split_at(end);
-                let good = address.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
+                let good = address
+                    .iter()
+                    .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
                 (good && !address.is_empty(), rest.get(1..).unwrap_or_default())
             }
             None => (false, bytes),
@@ -97,7 +101,11 @@ impl Seen {
         }
         let value = value.get(1..).unwrap_or_default();
         if !all(value, &VALUE) {
-            return Err(if value.contains(&b'\r') { Reason::LineEnd } else { Reason::FieldValue });
+            return Err(if value.contains(&b'\r') {
+                Reason::LineEnd
+            } else {
+                Reason::FieldValue
+            });
         }
         self.note(name, value, start + colon + 1)
     }
@@ -117,9 +125,9 @@ impl Seen {
             }
             7 if is(b"upgrade") => self.upgrade = true,
             10 if is(b"connection") => {
-                self.close |= value.split(|byte| *byte == b',').any(|token| {
-                    trimmed(token).eq_ignore_ascii_case(b"close")
-                });
+                self.close |= value
+                    .split(|byte| *byte == b',')
+                    .any(|token| trimmed(token).eq_ignore_ascii_case(b"close"));
             }
             12 if is(b"content-type") => {
                 let kind = b"application/grpc";
@@ -127,7 +135,11 @@ impl Seen {
                 self.grpc |= start.is_some_and(|start| start.eq_ignore_ascii_case(kind));
             }
             14 if is(b"content-length") => {
-                if self.length.replace(number(trimmed(value)).ok_or(Reason::Length)?).is_some() {
+                if self
+                    .length
+                    .replace(number(trimmed(value)).ok_or(Reason::Length)?)
+                    .is_some()
+                {
                     return Err(Reason::Length);
                 }
             }
@@ -145,7 +157,9 @@ impl Seen {
             return Ok(());
         }
         let mut codings = value.split(|byte| *byte == b',').map(trimmed);
-        let last_is_chunked = codings.next_back().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
+        let last_is_chunked = codings
+            .next_back()
+            .is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
         let once = !codings.any(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"chunked"));
         // One coding alone, or before chunked, may be known elsewhere; the rest is no coding of a request.
         let alone = !value.is_empty() && is_token(value);
@@ -225,7 +239,10 @@ mod tests {
             (&[b"content-length: 1, 1"], Reason::Length),
             (&[b"content-length: 1", b"content-length: 1"], Reason::Length),
             (&[b"content-length: 9223372036854775808"], Reason::Length),
-            (&[b"transfer-encoding: chunked", b"transfer-encoding: chunked"], Reason::TransferCoding),
+            (
+                &[b"transfer-encoding: chunked", b"transfer-encoding: chunked"],
+                Reason::TransferCoding,
+            ),
             (&[b"transfer-encoding: chunked, identity"], Reason::TransferCoding),
             (&[b"transfer-encoding: gzip, chunked"], Reason::UnknownCoding),
         ];
@@ -237,7 +254,16 @@ mod tests {
 
     #[test]
     fn hosts_of_all_kinds_pass() {
-        for host in ["", "a", "a.test:8080", "a:", "[::1]:80", "127.0.0.1", "a_b", "b\u{fc}cher.test"] {
+        for host in [
+            "",
+            "a",
+            "a.test:8080",
+            "a:",
+            "[::1]:80",
+            "127.0.0.1",
+            "a_b",
+            "b\u{fc}cher.test",
+        ] {
             assert!(is_host(host.as_bytes()), "{host}");
         }
     }

@@ -58,7 +58,13 @@ pub(super) fn parse(line: &[u8], target_max: usize) -> (Option<RequestLine>, Res
         authority: None,
         is_11: false,
     };
-    let verdict = judge(&mut request, name, target, version.get(1..).unwrap_or_default(), target_max);
+    let verdict = judge(
+        &mut request,
+        name,
+        target,
+        version.get(1..).unwrap_or_default(),
+        target_max,
+    );
     (Some(request), verdict)
 }
 
@@ -128,10 +134,17 @@ fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Reaso
 fn absolute(target: &[u8]) -> Option<Range<usize>> {
     let scheme = [b"http://".as_slice(), b"https://"]
         .into_iter()
-        .find(|scheme| target.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme)))?
+        .find(|scheme| {
+            target
+                .get(..scheme.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+        })?
         .len();
     let rest = target.get(scheme..)?;
-    let len = rest.iter().position(|byte| matches!(byte, b'/' | b'?')).unwrap_or(rest.len());
+    let len = rest
+        .iter()
+        .position(|byte| matches!(byte, b'/' | b'?'))
+        .unwrap_or(rest.len());
     let host = rest.get(..len)?;
     (!host.is_empty() && host.is_ascii() && is_host(host)).then_some(scheme..scheme + len)
 }
