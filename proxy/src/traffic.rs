@@ -31,6 +31,7 @@ pub mod capture;
 pub mod chunks;
 pub mod count;
 pub mod head;
+pub mod hop;
 pub mod outcome;
 pub mod refused;
 pub mod resolve;

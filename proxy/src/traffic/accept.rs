@@ -17,7 +17,9 @@
 mod connections;
 mod deadline;
 mod digests;
+mod frames;
 mod refusal;
+mod streams;
 mod wire;
 
 use std::io;
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
-use pingora::apps::ServerApp;
+use pingora::apps::{HttpServerApp, ServerApp};
 use pingora::protocols::{Peek, Stream};
 use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
@@ -33,6 +35,8 @@ use tokio::io::AsyncWriteExt;
 
 pub use connections::{Connections, Limit, NoRequest};
 pub use refusal::Refusal;
+use streams::Streams;
+pub use streams::Upload;
 use wire::{Answer, Home, Judges, Wire};
 
 use super::capture::Recorder;
@@ -43,7 +47,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// Wraps every accepted connection before the inner application, the HTTP proxy, sees it.
 pub struct Accept<A> {
-    inner: Arc<A>,
+    inner: Arc<Streams<A>>,
     connections: Arc<Connections>,
     recorder: Arc<Recorder>,
     witness: Arc<dyn Witness>,
@@ -53,7 +57,12 @@ impl<A> Accept<A> {
     /// An accept layer in front of `inner`.
     pub fn new(inner: A, connections: Arc<Connections>, recorder: Arc<Recorder>, witness: Arc<dyn Witness>) -> Self {
         Self {
-            inner: Arc::new(inner),
+            inner: Arc::new(Streams {
+                inner: Arc::new(inner),
+                connections: Arc::clone(&connections),
+                recorder: Arc::clone(&recorder),
+                witness: Arc::clone(&witness),
+            }),
             connections,
             recorder,
             witness,
@@ -62,7 +71,7 @@ impl<A> Accept<A> {
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = self.connections.open_one();
         let limits = &self.recorder.generation.settings.limits;
@@ -101,13 +110,13 @@ pub fn request_ended(session: &Session) {
 }
 
 /// The answer's head is known: what is left of the request's body may take its time.
-pub fn answer_begins(session: &Session) {
-    answer(session, Answer::Begun);
+pub fn answer_begins(session: &Session, upload: Option<&Upload>) {
+    answer(session, upload, Answer::Begun);
 }
 
 /// The answer has passed: what is left of the request's body is waited for as before.
-pub fn answer_is_whole(session: &Session) {
-    answer(session, Answer::Whole);
+pub fn answer_is_whole(session: &Session, upload: Option<&Upload>) {
+    answer(session, upload, Answer::Whole);
 }
 
 /// The connection now carries another protocol.
@@ -117,9 +126,11 @@ pub fn upgraded(session: &Session) {
     }
 }
 
-fn answer(session: &Session, answer: Answer) {
-    if let Some(wire) = wire(session) {
-        wire.signals.answer.store(answer as u8, Ordering::Release);
+fn answer(session: &Session, upload: Option<&Upload>, answer: Answer) {
+    match (wire(session), upload) {
+        (Some(wire), _) => wire.signals.answer.store(answer as u8, Ordering::Release),
+        (None, Some(upload)) => upload.answered(answer),
+        (None, None) => {}
     }
 }
 
@@ -169,7 +180,7 @@ impl Peek for Wire {
             _ => {}
         })?;
         if speaks_h2 {
-            self.pass_on();
+            self.is_h2();
         }
         buf.fill(0);
         if let Some((shown, known)) = buf.get_mut(..PREFACE.len()).zip(speaks_h2.then_some(PREFACE)) {

@@ -20,8 +20,9 @@ use pingora::{Error, ErrorType, OrErr, Result};
 use rand::Rng;
 use sidelog_record::End;
 
-use super::accept;
+use super::accept::{self, Upload};
 use super::capture::{Capture, Recorder, RequestHead};
+use super::hop;
 use super::outcome;
 use super::resolve::Resolver;
 use super::route::Router;
@@ -35,6 +36,9 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Streams that share one HTTP/2 connection to an upstream; its own SETTINGS may allow fewer.
 const UPSTREAM_STREAMS: usize = 100;
+
+/// Informational answers before the one that counts.
+const INFORMATIONAL_MAX: u32 = 100;
 
 /// The proxy behind one listener.
 pub struct Proxy {
@@ -53,8 +57,21 @@ pub struct Ctx {
     capture: Option<Capture>,
     /// The last byte of the answer has passed.
     answered: bool,
+    /// Whether this request's body gets on, if somebody looks.
+    upload: Option<Arc<Upload>>,
+    /// Informational answers so far.
+    informational: u32,
     send_trace: bool,
     keep_state: bool,
+}
+
+impl Drop for Ctx {
+    fn drop(&mut self) {
+        let too_slow = self.upload.as_ref().is_some_and(|upload| upload.was_too_slow());
+        if let Some(capture) = self.capture.as_mut().filter(|_| too_slow) {
+            capture.ended(End::ClientTimeout, "client_timeout", None);
+        }
+    }
 }
 
 impl Proxy {
@@ -110,6 +127,8 @@ impl Proxy {
             send_trace: decision.send,
             keep_state: decision.keep_state,
             answered: false,
+            informational: 0,
+            upload: Upload::current(),
         }
     }
 
@@ -195,39 +214,6 @@ fn restore_trace(session: &Session, upstream: &mut RequestHeader) -> Result<()> 
     Ok(())
 }
 
-/// Puts back the credentials for a proxy, which pingora takes out: this hop asks for none, so they are another's
-/// (RFC 9110, 11.7.2).
-fn restore_credentials(session: &Session, upstream: &mut RequestHeader) -> Result<()> {
-    let came = session.req_header();
-    if !came.headers.contains_key(header::PROXY_AUTHORIZATION) {
-        return Ok(());
-    }
-    if !came.has_case() {
-        for value in came.headers.get_all(header::PROXY_AUTHORIZATION) {
-            upstream.append_header(header::PROXY_AUTHORIZATION, value)?;
-        }
-        return Ok(());
-    }
-    for (name, value) in came.case_header_iter() {
-        if name
-            .as_slice()
-            .eq_ignore_ascii_case(header::PROXY_AUTHORIZATION.as_str().as_bytes())
-        {
-            upstream.append_header(name.clone(), value)?;
-        }
-    }
-    Ok(())
-}
-
-/// HTTP/1.0 knows no chunks: what has no length ends by closing (RFC 9112, 6.1).
-fn unchunk(session: &mut Session, response: &mut ResponseHeader) {
-    if session.req_header().version == http::Version::HTTP_10
-        && response.remove_header(&header::TRANSFER_ENCODING).is_some()
-    {
-        session.set_keepalive(None);
-    }
-}
-
 /// An answer of our own: its status, and nothing that names a product.
 fn own_answer(status: u16) -> Result<ResponseHeader> {
     let mut response = ResponseHeader::build(status, Some(3))?;
@@ -266,13 +252,14 @@ impl ProxyHttp for Proxy {
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
         *ctx = self.begin(session);
+        hop::protect(session.req_header_mut())?;
         // The accept layer keeps the time of HTTP/1, and hands on one request at a time.
         let limits = &self.recorder.generation.settings.limits;
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(None);
+        // HTTP/1.0 knows none (RFC 9110, 15.2).
+        downstream.set_ignore_info_resp(downstream.req_header().version == http::Version::HTTP_10);
         downstream.set_write_timeout(downstream.is_http2().then_some(limits.downstream_write_timeout));
-        // Who asks for the connection's end may close its half; everyone else who does has left.
-        downstream.set_abort_on_close(downstream.get_keepalive().is_some());
         Ok(())
     }
 
@@ -298,7 +285,7 @@ impl ProxyHttp for Proxy {
         if self.listener.forwarded {
             write_forwarded(session, upstream_request)?;
         }
-        restore_credentials(session, upstream_request)?;
+        hop::restore(session.req_header(), upstream_request)?;
         write_trace(session, upstream_request, ctx)
     }
 
@@ -309,6 +296,9 @@ impl ProxyHttp for Proxy {
         end_of_stream: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
+        if let Some(upload) = &ctx.upload {
+            upload.moves(body.as_ref().map_or(0, Bytes::len), end_of_stream);
+        }
         if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body.as_ref()) {
             capture.request_body(chunk);
         }
@@ -323,7 +313,22 @@ impl ProxyHttp for Proxy {
         let status = response.status;
         let switching = status == http::StatusCode::SWITCHING_PROTOCOLS;
         if status.is_informational() && !switching {
+            ctx.informational += 1;
+            if ctx.informational > INFORMATIONAL_MAX {
+                return Err(
+                    Error::explain(ErrorType::InvalidHTTPHeader, "informational answers without end").into_up(),
+                );
+            }
             return Ok(());
+        }
+        if switching && !session.as_downstream().is_upgrade_req() {
+            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for").into_up());
+        }
+        hop::strip(response);
+        // What HTTP/1.0 can't read in chunks ends with the connection.
+        let is_10 = session.req_header().version == http::Version::HTTP_10;
+        if is_10 && response.remove_header(&header::TRANSFER_ENCODING).is_some() {
+            session.set_keepalive(None);
         }
         if let Some(capture) = &mut ctx.capture {
             capture.response_head(status.as_u16(), &response.headers);
@@ -334,12 +339,11 @@ impl ProxyHttp for Proxy {
         if switching {
             accept::upgraded(session);
         } else {
-            accept::answer_begins(session);
+            accept::answer_begins(session, ctx.upload.as_deref());
         }
         if session.is_process_shutting_down() {
             session.set_keepalive(None);
         }
-        unchunk(session, response);
         Ok(())
     }
 
@@ -352,7 +356,7 @@ impl ProxyHttp for Proxy {
     ) -> Result<Option<std::time::Duration>> {
         if end_of_stream {
             ctx.answered = true;
-            accept::answer_is_whole(session);
+            accept::answer_is_whole(session, ctx.upload.as_deref());
         }
         if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body) {
             capture.response_body(chunk);
@@ -411,7 +415,7 @@ impl ProxyHttp for Proxy {
             ErrorType::HTTPStatus(status) => Some(*status),
             _ => outcome::status_of(end),
         };
-        if let Some(status) = status.filter(|_| session.response_written().is_none()) {
+        if let Some(status) = status {
             // A client that can't be answered any more has left; the record says so by its end.
             if let Ok(answer) = own_answer(status) {
                 drop(

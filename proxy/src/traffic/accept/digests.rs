@@ -65,7 +65,9 @@ impl GetTimingDigest for Wire {
 
 impl GetProxyDigest for Wire {
     fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        self.socket.as_ref()?.get_proxy_digest()
+        // Streams of HTTP/2 see their connection by this alone.
+        self.streams_digest()
+            .or_else(|| self.socket.as_ref()?.get_proxy_digest())
     }
 
     fn set_proxy_digest(&mut self, digest: ProxyDigest) {

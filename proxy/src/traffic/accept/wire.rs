@@ -10,15 +10,21 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use pingora::http::ResponseHeader;
+use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 
 use super::connections::{Connections, Limit, NoRequest};
 use super::deadline::Deadline;
+use super::frames::Frames;
 use super::refusal::{self, Refusal};
+use super::streams::OpenStreams;
 use crate::settings::Limits;
 use crate::traffic::chunks::Chunks;
 use crate::traffic::head::{Framing, Head, HeadLimits, Judge, Reason, Verdict, empty_lines};
@@ -26,6 +32,8 @@ use crate::traffic::refused::{Refused, Witness};
 
 /// Bytes read at once while a head is not whole.
 const FILL: usize = 4096;
+/// How long a client of HTTP/2 that has no request open has to take note of the process's end.
+const FAREWELL: Duration = Duration::from_millis(300);
 /// Bytes of further requests that are held while one is answered.
 const AHEAD_MAX: usize = 16 * 1024;
 
@@ -69,12 +77,60 @@ enum Phase {
     Chunked(Chunks),
     /// The request is read, and its answer awaited.
     Held,
-    /// Nothing is judged any more: HTTP/2, or an upgraded connection.
+    /// Another protocol, that nobody here knows.
     Raw,
+    /// HTTP/2, whose requests are judged where they are taken apart.
+    H2(Box<Connection>),
     /// This is sent, from there on, and the rest of what comes ignored.
     Refusing(Vec<u8>, usize),
     /// Nothing more comes.
     Over,
+}
+
+/// What is known of a connection of HTTP/2.
+#[derive(Debug)]
+struct Connection {
+    frames: Frames,
+    open: Arc<OpenStreams>,
+    digest: Option<Arc<ProxyDigest>>,
+    /// Requests taken back since then.
+    resets: u32,
+    since: Instant,
+    /// Why the deadline runs: a request is not whole, not the process's end.
+    is_reading: bool,
+}
+
+impl Connection {
+    fn new() -> Self {
+        let open = Arc::<OpenStreams>::default();
+        let answer = ResponseHeader::build(200, Some(0)).ok();
+        let digest = answer.map(|answer| {
+            let data: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&open));
+            Arc::new(ProxyDigest::new(Box::new(answer), Some(data)))
+        });
+        Self {
+            frames: Frames::new(),
+            open,
+            digest,
+            resets: 0,
+            since: Instant::now(),
+            is_reading: false,
+        }
+    }
+
+    /// Takes note of what came, and says whether too many requests were taken back.
+    fn read(&mut self, bytes: &[u8], resets_max: u32) -> bool {
+        let resets = self.frames.read(bytes);
+        if resets == 0 {
+            return false;
+        }
+        let now = Instant::now();
+        if now - self.since >= Duration::from_secs(1) {
+            (self.since, self.resets) = (now, 0);
+        }
+        self.resets = self.resets.saturating_add(resets);
+        self.resets > resets_max
+    }
 }
 
 /// An accepted connection.
@@ -97,9 +153,11 @@ pub(super) struct Wire {
     last: bool,
     /// The client has closed its side.
     finished: bool,
-    /// The body must get on; so many bytes of it came since the deadline was set.
+    /// The body must get on; so many bytes of it came while the client was waited for so long, and since then.
     paced: bool,
     moved: u64,
+    waited: Duration,
+    waiting: Option<Instant>,
     pub(super) deadline: Deadline,
     stalled: Deadline,
     pub(super) shutdown: ShutdownWatch,
@@ -126,7 +184,11 @@ impl Wire {
             held: Vec::new(),
             given: 0,
             owed: 0,
-            phase: if h2 { Phase::Raw } else { Phase::Head },
+            phase: if h2 {
+                Phase::H2(Box::new(Connection::new()))
+            } else {
+                Phase::Head
+            },
             judge: Judge::default(),
             in_head: false,
             began: false,
@@ -134,6 +196,8 @@ impl Wire {
             finished: false,
             paced: false,
             moved: 0,
+            waited: Duration::ZERO,
+            waiting: None,
             deadline,
             stalled: Deadline::default(),
             shutdown,
@@ -149,10 +213,17 @@ impl Wire {
         self.held.get(self.given..).unwrap_or_default()
     }
 
-    /// The client speaks HTTP/2: its frames are not this layer's.
-    pub(super) fn pass_on(&mut self) {
-        self.phase = Phase::Raw;
-        self.deadline.clear();
+    /// The client speaks HTTP/2.
+    pub(super) fn is_h2(&mut self) {
+        self.phase = Phase::H2(Box::new(Connection::new()));
+    }
+
+    /// What streams of HTTP/2 find their connection by.
+    pub(super) fn streams_digest(&self) -> Option<Arc<ProxyDigest>> {
+        match &self.phase {
+            Phase::H2(connection) => connection.digest.clone(),
+            _ => None,
+        }
     }
 
     /// Reads more than is held, and says how much; 0 at the client's end.
@@ -182,7 +253,8 @@ impl Wire {
     /// What the exchange has told since the last read.
     fn heed(&mut self) {
         if self.signals.upgraded.swap(false, Ordering::AcqRel) {
-            self.pass_on();
+            self.phase = Phase::Raw;
+            self.deadline.clear();
         }
         if self.signals.ended.swap(false, Ordering::AcqRel) {
             // Where the two parsers don't agree on the body's end, nobody knows where a head begins.
@@ -199,7 +271,7 @@ impl Wire {
         self.judge = Judge::default();
         self.last = head.last;
         self.paced = !head.grpc;
-        self.moved = 0;
+        (self.moved, self.waited, self.waiting) = (0, Duration::ZERO, None);
         self.signals.answer.store(Answer::Awaited as u8, Ordering::Release);
         self.deadline.clear();
         self.phase = match head.framing {
@@ -360,17 +432,18 @@ impl Wire {
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.check_pace(cx)?;
         let most = match self.phase {
             Phase::Sized(left) => usize::try_from(left).unwrap_or(usize::MAX),
             _ => usize::MAX,
         };
         if self.held().is_empty() {
             let before = buf.filled().len();
-            let mut part = buf.take(most);
-            ready!(Pin::new(self.socket()?).poll_read(cx, &mut part))?;
-            let n = part.filled().len();
-            buf.advance(n);
+            if self.poll_at_most(cx, buf, most)?.is_pending() {
+                self.check_pace(cx)?;
+                return Poll::Pending;
+            }
+            self.waited();
+            let n = buf.filled().len() - before;
             self.finished |= n == 0;
             let new = buf.filled().get(before..).unwrap_or_default();
             let used = self.passed(n, |chunks| chunks.read(new))?;
@@ -384,6 +457,18 @@ impl Wire {
             self.held = held;
             self.give(buf, used?);
         }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads no more than `most`; pingora itself wants no more of a body than there is.
+    fn poll_at_most(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
+        if buf.remaining() <= most {
+            return Pin::new(self.socket()?).poll_read(cx, buf);
+        }
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        ready!(Pin::new(self.socket()?).poll_read(cx, &mut part))?;
+        let n = part.filled().len();
+        buf.advance(n);
         Poll::Ready(Ok(()))
     }
 
@@ -416,29 +501,37 @@ impl Wire {
         Ok(used)
     }
 
-    /// A body that doesn't get on is given up, as long as it is what the exchange waits for.
+    /// A body that doesn't get on is given up, as long as it is what the exchange waits for. Only the time counts that the
+    /// client was waited for, not the upstream.
     fn check_pace(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         let begun = self.signals.answer.load(Ordering::Acquire) == Answer::Begun as u8;
         if !self.paced || begun {
             self.deadline.clear();
             return Ok(());
         }
-        let limits = Arc::clone(&self.judges.limits);
-        if !self.deadline.is_set() {
-            self.moved = 0;
-            self.deadline.set(limits.downstream_read_timeout);
+        let window = self.judges.limits.downstream_read_timeout;
+        if self.waiting.is_none() {
+            self.waiting = Some(Instant::now());
+            self.deadline.set(window.saturating_sub(self.waited));
         }
         while self.deadline.poll(cx).is_ready() {
-            let least = limits.downstream_rate_min.bytes() as f64 * limits.downstream_read_timeout.as_secs_f64();
+            let least = self.judges.limits.downstream_rate_min.bytes() as f64 * window.as_secs_f64();
             if (self.moved as f64) < least.max(1.0) {
                 self.phase = Phase::Over;
                 self.judges.connections.limit(Limit::UploadRate);
                 return Err(Refusal::Slow.into());
             }
-            self.moved = 0;
-            self.deadline.set(limits.downstream_read_timeout);
+            (self.moved, self.waited, self.waiting) = (0, Duration::ZERO, Some(Instant::now()));
+            self.deadline.set(window);
         }
         Ok(())
+    }
+
+    /// The client has sent something.
+    fn waited(&mut self) {
+        if let Some(since) = self.waiting.take() {
+            self.waited += since.elapsed();
+        }
     }
 
     /// Waits for the client to leave: what it sends is another request, and waits for its turn.
@@ -454,11 +547,8 @@ impl Wire {
 
     /// Whether a client that has closed its side still waits for answers.
     fn may_finish(&self) -> bool {
-        self.last
-            || matches!(
-                Judge::default().judge(self.held(), &self.head_limits()),
-                Verdict::Taken(_)
-            )
+        let next = self.held().get(empty_lines(self.held())..).unwrap_or_default();
+        self.last || matches!(Judge::default().judge(next, &self.head_limits()), Verdict::Taken(_))
     }
 
     fn poll_raw(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -470,6 +560,38 @@ impl Wire {
             return Poll::Ready(Ok(()));
         }
         Pin::new(self.socket()?).poll_read(cx, buf)
+    }
+
+    fn poll_h2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let came = self.poll_raw(cx, buf)?;
+        let Phase::H2(connection) = &mut self.phase else {
+            return came.map(Ok);
+        };
+        let limits = &self.judges.limits;
+        if connection.read(buf.filled().get(before..).unwrap_or_default(), limits.h2_resets_max) {
+            self.judges.connections.limit(Limit::Resets);
+            self.phase = Phase::Over;
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let is_leaving = *self.shutdown.borrow() && connection.open.is_none();
+        let (was_reading, is_reading) = (connection.is_reading, connection.frames.is_incomplete());
+        connection.is_reading = is_reading;
+        match (is_reading, is_leaving) {
+            (_, true) if was_reading || !self.deadline.is_set() => self.deadline.set(FAREWELL),
+            (_, true) => {}
+            (true, false) if !was_reading => self.deadline.set(limits.header_timeout),
+            (true, false) => {}
+            (false, false) => self.deadline.clear(),
+        }
+        if came.is_pending() && self.deadline.poll(cx).is_ready() {
+            if !is_leaving {
+                self.judges.connections.count(NoRequest::Timeout);
+            }
+            self.phase = Phase::Over;
+            return Poll::Ready(Ok(()));
+        }
+        came.map(Ok)
     }
 
     /// A write that can't get on is given up after a while.
@@ -511,6 +633,7 @@ impl AsyncRead for Wire {
             Phase::Sized(_) | Phase::Chunked(_) => this.poll_body(cx, buf),
             Phase::Held => this.poll_held(cx),
             Phase::Raw => this.poll_raw(cx, buf),
+            Phase::H2(_) => this.poll_h2(cx, buf),
             Phase::Refusing(..) => this.poll_refuse(cx),
             Phase::Over => Poll::Ready(Ok(())),
         }

@@ -135,13 +135,8 @@ impl Seen {
                 self.grpc |= start.is_some_and(|start| start.eq_ignore_ascii_case(kind));
             }
             14 if is(b"content-length") => {
-                if self
-                    .length
-                    .replace(number(trimmed(value)).ok_or(Reason::Length)?)
-                    .is_some()
-                {
-                    return Err(Reason::Length);
-                }
+                let length = number(trimmed(value)).filter(|_| self.length.is_none());
+                self.length = Some(length.ok_or(Reason::Length)?);
             }
             17 if is(b"transfer-encoding") => self.coding(trimmed(value))?,
             _ => {}

@@ -120,7 +120,9 @@ fn method(name: &[u8]) -> Result<(), Reason> {
 /// The host that an absolute target names, in the target. Others are a path, or `*` of `OPTIONS`.
 fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Reason> {
     // Raw UTF-8 passes; bytes that are no text would not pass unchanged.
-    let visible = target.iter().all(|byte| *byte > b' ' && *byte != 0x7f && *byte != b'#');
+    let (path, query) = target.split_at(memchr(b'?', target).unwrap_or(target.len()));
+    let visible = path.iter().all(|byte| is_visible(*byte) && !matches!(byte, b'`'))
+        && query.iter().all(|byte| is_visible(*byte) && *byte != b'"');
     if !visible || std::str::from_utf8(target).is_err() {
         return Err(Reason::Target);
     }
@@ -129,6 +131,11 @@ fn authority(method: &[u8], target: &[u8]) -> Result<Option<Range<usize>>, Reaso
         b"*" if method == b"OPTIONS" => Ok(None),
         _ => absolute(target).ok_or(Reason::Target).map(Some),
     }
+}
+
+/// Neither a control character nor one that ends what it stands in.
+fn is_visible(byte: u8) -> bool {
+    byte > b' ' && !matches!(byte, 0x7f | b'#' | b'<' | b'>')
 }
 
 fn absolute(target: &[u8]) -> Option<Range<usize>> {
@@ -155,7 +162,7 @@ mod tests {
 
     #[test]
     fn each_bad_line_has_its_reason() {
-        let cases: [(&[u8], Reason); 25] = [
+        let cases: [(&[u8], Reason); 26] = [
             (b"GET /", Reason::RequestLine),
             (b"GET  / HTTP/1.1", Reason::RequestLine),
             (b"GET /a b HTTP/1.1", Reason::RequestLine),
@@ -177,6 +184,7 @@ mod tests {
             (b"GET /a\x7f HTTP/1.1", Reason::Target),
             (b"GET /a\xff HTTP/1.1", Reason::Target),
             (b"GET /a#b HTTP/1.1", Reason::Target),
+            (b"GET /<a> HTTP/1.1", Reason::Target),
             (b"GET http:/a HTTP/1.1", Reason::Target),
             (b"GET http:// HTTP/1.1", Reason::Target),
             (b"GET http://u@a/ HTTP/1.1", Reason::Target),
@@ -196,5 +204,21 @@ mod tests {
         assert_eq!(begins(b"\rG", 64), Err(Reason::LineEnd));
         assert_eq!(begins(b"GE", 64), Ok(()));
         assert_eq!(begins(b"GET /a", 64), Ok(()));
+    }
+
+    #[test]
+    fn what_passes_is_what_pingora_can_read() {
+        for byte in 0..=0x7f_u8 {
+            for target in [[b'/', b'a', byte], [b'/', b'?', byte]] {
+                let known = http::uri::PathAndQuery::try_from(&target[..]);
+                let unchanged = known.is_ok_and(|known| known.as_str().as_bytes() == target);
+                assert_eq!(
+                    authority(b"GET", &target).is_ok(),
+                    unchanged,
+                    "{}",
+                    target.escape_ascii()
+                );
+            }
+        }
     }
 }

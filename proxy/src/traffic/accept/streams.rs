@@ -1,0 +1,209 @@
+//! Requests of HTTP/2: their limits, which the `h2` crate doesn't keep, and how many a connection has open.
+//!
+//! Of HTTP/1 nothing is done here: the connection itself was judged.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Method, header};
+use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::H2Options;
+use pingora::server::ShutdownWatch;
+
+use super::connections::{Connections, Limit, NoRequest};
+use super::wire::Answer;
+use crate::settings::Limits;
+use crate::traffic::capture::Recorder;
+use crate::traffic::head::Reason;
+use crate::traffic::refused::{Refused, Witness};
+
+/// Requests that one connection has open.
+#[derive(Debug, Default)]
+pub(super) struct OpenStreams(AtomicUsize);
+
+impl OpenStreams {
+    pub(super) fn is_none(&self) -> bool {
+        self.0.load(Ordering::Acquire) == 0
+    }
+}
+
+/// One of them.
+struct OpenStream(Arc<OpenStreams>);
+
+impl OpenStream {
+    fn of(session: &ServerSession) -> Option<Self> {
+        let digest = session.digest()?.proxy_digest.as_ref()?;
+        let streams = digest.user_data.as_ref()?.downcast_ref::<Arc<OpenStreams>>()?;
+        streams.0.fetch_add(1, Ordering::AcqRel);
+        Some(Self(Arc::clone(streams)))
+    }
+}
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The upload of one request: it must get on until the answer begins.
+#[derive(Debug, Default)]
+pub struct Upload {
+    moved: AtomicU64,
+    answer: AtomicU8,
+    whole: AtomicBool,
+    too_slow: AtomicBool,
+}
+
+tokio::task_local! {
+    /// That of the request that this task serves.
+    static UPLOAD: Arc<Upload>;
+}
+
+impl Upload {
+    /// That of the request that is being served, if it is one that is watched.
+    pub fn current() -> Option<Arc<Self>> {
+        UPLOAD.try_with(Arc::clone).ok()
+    }
+
+    /// It was given up.
+    pub fn was_too_slow(&self) -> bool {
+        self.too_slow.load(Ordering::Acquire)
+    }
+
+    /// More of it has come.
+    pub fn moves(&self, bytes: usize, whole: bool) {
+        self.moved.fetch_add(bytes as u64, Ordering::AcqRel);
+        self.whole.fetch_or(whole, Ordering::AcqRel);
+    }
+
+    /// The answer has begun, or has passed.
+    pub(super) fn answered(&self, answer: Answer) {
+        self.answer.store(answer as u8, Ordering::Release);
+    }
+
+    /// Returns when it is given up.
+    async fn watch(&self, limits: &Limits) {
+        let window = limits.downstream_read_timeout;
+        let least = (limits.downstream_rate_min.bytes() as f64 * window.as_secs_f64()).max(1.0);
+        loop {
+            tokio::time::sleep(window).await;
+            let moved = self.moved.swap(0, Ordering::AcqRel);
+            let begun = self.answer.load(Ordering::Acquire) == Answer::Begun as u8;
+            let whole = self.whole.load(Ordering::Acquire);
+            if !whole && !begun && (moved as f64) < least {
+                return;
+            }
+        }
+    }
+}
+
+/// Passes requests on to the HTTP proxy.
+pub(super) struct Streams<A> {
+    pub(super) inner: Arc<A>,
+    pub(super) connections: Arc<Connections>,
+    pub(super) recorder: Arc<Recorder>,
+    pub(super) witness: Arc<dyn Witness>,
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Streams<A> {
+    async fn process_h2(
+        self: Arc<Self>,
+        mut session: ServerSession,
+        shutdown: ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        let _open = OpenStream::of(&session);
+        let limits = &self.recorder.generation.settings.limits;
+        if let Err(reason) = judge(session.req_header(), limits) {
+            self.refuse(&mut session, reason).await;
+            return None;
+        }
+        if session.is_body_empty() || is_grpc(session.req_header()) {
+            return self.inner.process_new_http(session, &shutdown).await;
+        }
+        let upload = Arc::new(Upload::default());
+        let exchange = self.inner.process_new_http(session, &shutdown);
+        tokio::select! {
+            done = UPLOAD.scope(Arc::clone(&upload), exchange) => done,
+            () = upload.watch(limits) => {
+                // The stream is reset as the exchange is dropped, and recorded by what it finds here.
+                upload.too_slow.store(true, Ordering::Release);
+                self.connections.limit(Limit::UploadRate);
+                None
+            }
+        }
+    }
+
+    async fn refuse(&self, session: &mut ServerSession, reason: Reason) {
+        self.connections.count(NoRequest::Refused(reason));
+        let request = session.req_header();
+        self.witness.refused(&Refused {
+            method: request.method.as_str().as_bytes(),
+            target: request.raw_path(),
+            host: request.uri.authority().map_or(&[], |host| host.as_str().as_bytes()),
+            client: session.client_addr().and_then(|address| address.as_inet()).copied(),
+            is_h2: true,
+            reason: reason.as_str(),
+            status: reason.status(),
+        });
+        if let Ok(answer) = ResponseHeader::build(reason.status(), Some(0)) {
+            // Whoever can't be told is refused all the same.
+            drop(session.write_error_response(answer, Bytes::new()).await);
+        }
+    }
+}
+
+fn judge(request: &RequestHeader, limits: &Limits) -> Result<(), Reason> {
+    if request.method == Method::CONNECT {
+        return Err(Reason::Connect);
+    }
+    if request.raw_path().len() > limits.target_max.as_usize() {
+        return Err(Reason::TargetTooLong);
+    }
+    if request.headers.len() > limits.header_fields_max {
+        return Err(Reason::HeaderCount);
+    }
+    Ok(())
+}
+
+fn is_grpc(request: &RequestHeader) -> bool {
+    let content_type = request.headers.get(header::CONTENT_TYPE);
+    content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Streams<A> {
+    fn process_new_http<'a, 'b, 'f>(
+        self: &'a Arc<Self>,
+        session: ServerSession,
+        shutdown: &'b ShutdownWatch,
+    ) -> Pin<Box<dyn Future<Output = Option<ReusedHttpStream>> + Send + 'f>>
+    where
+        'a: 'f,
+        'b: 'f,
+        Self: 'f,
+    {
+        if session.is_http2() {
+            Box::pin(Arc::clone(self).process_h2(session, shutdown.clone()))
+        } else {
+            self.inner.process_new_http(session, shutdown)
+        }
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.inner.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.inner.server_options()
+    }
+
+    async fn http_cleanup(&self) {
+        self.inner.http_cleanup().await;
+    }
+}

@@ -1,0 +1,275 @@
+//! HTTP/2: RFC 9113. Frames by hand.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::stand::Stand;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+/// Field lines as literals that are not indexed (RFC 7541, 6.2.2).
+fn fields(lines: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in lines {
+        block.push(0);
+        for text in [name, value] {
+            // An integer with a prefix of 7 bits (RFC 7541, 5.1).
+            match text.len().checked_sub(127) {
+                None => block.push(text.len() as u8),
+                Some(mut more) => {
+                    block.push(127);
+                    while more >= 128 {
+                        block.push((more % 128 + 128) as u8);
+                        more /= 128;
+                    }
+                    block.push(more as u8);
+                }
+            }
+            block.extend(text.as_bytes());
+        }
+    }
+    block
+}
+
+const GET: [(&str, &str); 4] = [
+    (":method", "GET"),
+    (":scheme", "http"),
+    (":authority", "a.test"),
+    (":path", "/h2"),
+];
+
+type Lines<'a> = Vec<(&'a str, &'a str)>;
+
+struct Client {
+    stream: TcpStream,
+}
+
+impl Client {
+    async fn connect(stand: &Stand) -> Self {
+        let mut stream = TcpStream::connect(stand.address()).await.unwrap();
+        stream.write_all(PREFACE).await.unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();
+        Self { stream }
+    }
+
+    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.stream
+            .write_all(&frame(kind, flags, stream, payload))
+            .await
+            .unwrap();
+    }
+
+    /// What a stream is answered with: a status (of what HPACK calls by an index), or that it or the connection ends.
+    async fn answer(&mut self, stream: u32) -> String {
+        let reading = async {
+            loop {
+                let mut head = [0; 9];
+                if self.stream.read_exact(&mut head).await.is_err() {
+                    return "closed".to_owned();
+                }
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+                let mut payload = vec![0; length];
+                if self.stream.read_exact(&mut payload).await.is_err() {
+                    return "closed".to_owned();
+                }
+                let id = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+                match head[3] {
+                    HEADERS if id == stream => return status(&payload),
+                    RST_STREAM if id == stream => return "reset".to_owned(),
+                    7 => return "goaway".to_owned(),
+                    _ => {}
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap()
+    }
+}
+
+/// `:status` in the first field line, by the static table (RFC 7541, A), or literally.
+fn status(block: &[u8]) -> String {
+    let known = [(0x88, "200"), (0x8c, "400"), (0x8d, "404"), (0x8e, "500")];
+    // A change of the table's size may come first (RFC 7541, 6.3).
+    let block = &block[block.iter().take_while(|byte| **byte & 0xe0 == 0x20).count()..];
+    match known.iter().find(|(index, _)| *index == block[0]) {
+        Some((_, status)) => (*status).to_owned(),
+        None => huffman_digits(&block[2..]),
+    }
+}
+
+/// Three digits, in the code of RFC 7541, B, or plain.
+fn huffman_digits(value: &[u8]) -> String {
+    if value[0].is_ascii_digit() {
+        return String::from_utf8_lossy(&value[..3]).into_owned();
+    }
+    let bits: Vec<u8> = value
+        .iter()
+        .flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1))
+        .collect();
+    let mut digits = String::new();
+    let mut at = 0;
+    while digits.len() < 3 {
+        let take = |count: usize| bits[at..at + count].iter().fold(0, |code: u8, bit| code << 1 | bit);
+        match (take(5), take(6)) {
+            (code @ 0..=2, _) => {
+                digits.push(char::from(b'0' + code));
+                at += 5;
+            }
+            (_, code) => {
+                digits.push(char::from(b'3' + (code - 0x19)));
+                at += 6;
+            }
+        }
+    }
+    digits
+}
+
+#[tokio::test]
+async fn requests_have_one_reading() {
+    let stand = Stand::start().await;
+    let long = format!("/{}", "a".repeat(17_000));
+    let with = |name: &'static str, value: &'static str| [GET.as_slice(), &[(name, value)]].concat();
+    let instead = |at: usize, value| {
+        let mut lines = GET.to_vec();
+        lines[at].1 = value;
+        lines
+    };
+    let cases: [(Lines<'_>, &[&str], &str); 17] = [
+        (GET.to_vec(), &["200"], "RFC 9113, 8.3.1"),
+        (GET[..3].to_vec(), &["reset", "400"], "RFC 9113, 8.3.1: no :path"),
+        (GET[1..].to_vec(), &["reset", "400"], "RFC 9113, 8.3.1: no :method"),
+        (
+            with(":path", "/again"),
+            &["reset", "goaway", "400"],
+            "RFC 9113, 8.3: twice",
+        ),
+        (with(":status", "200"), &["reset", "goaway", "400"], "RFC 9113, 8.3"),
+        (with(":unknown", "a"), &["reset", "goaway", "400"], "RFC 9113, 8.3"),
+        (with("X-Upper", "a"), &["reset", "goaway", "400"], "RFC 9113, 8.2.1"),
+        (with("connection", "close"), &["reset", "400"], "RFC 9113, 8.2.2"),
+        (
+            with("transfer-encoding", "chunked"),
+            &["reset", "400"],
+            "RFC 9113, 8.2.2",
+        ),
+        (with("te", "gzip"), &["reset", "400"], "RFC 9113, 8.2.2"),
+        (with("host", "b.test"), &["reset", "400"], "RFC 9113, 8.3.1"),
+        (
+            with("content-length", "5"),
+            &["reset", "400"],
+            "RFC 9113, 8.1.1: no body of that length",
+        ),
+        (with("x", "a\nb"), &["reset", "goaway", "400"], "RFC 9113, 8.2.1"),
+        (instead(3, "/a b"), &["reset", "goaway", "400"], "RFC 9113, 8.3.1"),
+        (instead(3, "a"), &["reset", "goaway", "400"], "RFC 9113, 8.3.1"),
+        (instead(3, &long), &["414"], "RFC 9110, 15.5.15"),
+        (
+            vec![(":method", "CONNECT"), (":authority", "a.test:1")],
+            &["405"],
+            "RFC 9110, 9.3.6",
+        ),
+    ];
+    for (lines, expected, section) in cases {
+        let mut client = Client::connect(&stand).await;
+        let block = fields(&lines);
+        let (first, rest) = block.split_at(block.len().min(16_000));
+        let flags = if rest.is_empty() {
+            END_STREAM | END_HEADERS
+        } else {
+            END_STREAM
+        };
+        client.send(HEADERS, flags, 1, first).await;
+        if !rest.is_empty() {
+            client.send(9, END_HEADERS, 1, rest).await;
+        }
+        let answer = client.answer(1).await;
+        assert!(expected.contains(&answer.as_str()), "{section}: {lines:?}: {answer}");
+        stand.clean().await;
+    }
+    let passed = stand
+        .upstream
+        .received()
+        .iter()
+        .filter(|request| request.uri.path() != "/clean")
+        .count();
+    assert_eq!(passed, 1);
+}
+
+#[tokio::test]
+async fn an_upload_that_does_not_get_on_is_reset() {
+    let stand = Stand::with(|command| {
+        command
+            .env("SIDELOG_LIMITS__DOWNSTREAM_READ_TIMEOUT", "500ms")
+            .env("SIDELOG_LIMITS__DOWNSTREAM_RATE_MIN", "100B")
+    })
+    .await;
+    let mut client = Client::connect(&stand).await;
+    let mut post = GET.to_vec();
+    post[0].1 = "POST";
+    client.send(HEADERS, END_HEADERS, 1, &fields(&post)).await;
+    client.send(DATA, 0, 1, b"abc").await;
+    assert_eq!(client.answer(1).await, "reset");
+    let label = "limit=\"downstream_rate_min\"";
+    assert!((stand.proxy.metric("sidelog_limits_reached_total", label).await - 1.0).abs() < f64::EPSILON);
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn who_takes_too_much_back_is_cut_off() {
+    let stand = Stand::with(|command| command.env("SIDELOG_LIMITS__H2_RESETS_MAX", "10")).await;
+    let mut client = Client::connect(&stand).await;
+    let block = fields(&[GET.as_slice(), &[("x-answer-held", "1")]].concat());
+    let mut flood = Vec::new();
+    for stream in (1..60).step_by(2) {
+        flood.extend(frame(HEADERS, END_STREAM | END_HEADERS, stream, &block));
+        flood.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    drop(client.stream.write_all(&flood).await);
+    let answer = client.answer(1).await;
+    assert!(
+        ["closed", "goaway"].contains(&answer.as_str()),
+        "CVE-2023-44487: {answer}"
+    );
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn half_a_head_has_a_deadline() {
+    let stand = Stand::with(|command| command.env("SIDELOG_LIMITS__HEADER_TIMEOUT", "300ms")).await;
+    let mut silent = TcpStream::connect(stand.address()).await.unwrap();
+    silent.write_all(PREFACE).await.unwrap();
+    let mut client = Client::connect(&stand).await;
+    client.send(HEADERS, END_STREAM, 1, &fields(&GET)).await;
+    for mut client in [client, Client { stream: silent }] {
+        let answer = client.answer(1).await;
+        assert!(["closed", "goaway"].contains(&answer.as_str()), "{answer}");
+    }
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn a_client_without_a_request_does_not_hold_up_the_end() {
+    let mut stand = Stand::start().await;
+    let _idle = Client::connect(&stand).await;
+    let mut served = Client::connect(&stand).await;
+    served.send(HEADERS, END_STREAM | END_HEADERS, 1, &fields(&GET)).await;
+    assert_eq!(served.answer(1).await, "200");
+    stand.proxy.terminate();
+    let status = stand.proxy.exit_status(Duration::from_secs(3)).await;
+    assert!(status.success(), "{}", stand.proxy.output());
+}

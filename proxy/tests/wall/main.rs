@@ -1,0 +1,20 @@
+//! The wall: what is refused, by whom it is said, and that nothing of it reaches the upstream. Raw sockets on a real proxy.
+
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it expects"
+)]
+
+mod chunking;
+mod connection;
+mod fields;
+mod framing;
+mod host;
+mod hostile;
+mod http2;
+mod pipelining;
+mod records;
+mod request_line;
+mod stand;
+mod time;
