@@ -15,6 +15,7 @@ mod deserializer;
 pub mod duration;
 mod environment;
 mod fault;
+pub mod file;
 mod problem;
 mod source;
 mod tree;

@@ -1,15 +1,10 @@
 //! The files that the settings of the collector name. They are read at the start; what is wrong with one is told with its
 //! path and its key, and what stands in it never.
 
-use std::path::Path;
-
 use ::http::HeaderMap;
-use anyhow::{Context, ensure};
+pub(super) use sidelog_chassis::settings::file::read;
 
 use crate::settings::{Headers, Traces};
-
-/// Certificates and header fields are a few kilobytes.
-const MAX: u64 = 1024 * 1024;
 
 /// The header fields of every request, from the settings or their file.
 pub(super) fn headers(traces: &Traces) -> anyhow::Result<HeaderMap> {
@@ -22,19 +17,6 @@ pub(super) fn headers(traces: &Traces) -> anyhow::Result<HeaderMap> {
         .and_then(|text| text.parse::<Headers>());
     let headers = headers.map_err(|error| anyhow::anyhow!("traces.headers_file: {}: {error}", path.display()))?;
     Ok(headers.get().clone())
-}
-
-/// A file of the settings.
-pub(super) fn read(key: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
-    let shown = path.display();
-    let size = std::fs::metadata(path)
-        .with_context(|| format!("{key}: failed to read {shown}; check the path and its permissions"))?
-        .len();
-    ensure!(
-        size <= MAX,
-        "{key}: {shown} is larger than {MAX} bytes; is it the right file?"
-    );
-    std::fs::read(path).with_context(|| format!("{key}: failed to read {shown}"))
 }
 
 #[cfg(test)]
@@ -66,13 +48,5 @@ mod tests {
             "{told}"
         );
         assert!(!told.contains("SECRET"), "{told}");
-        let told = format!(
-            "{:#}",
-            read("traces.tls.ca_file", Path::new("/missing.pem")).unwrap_err()
-        );
-        assert!(
-            told.contains("traces.tls.ca_file: failed to read /missing.pem; check the path"),
-            "{told}"
-        );
     }
 }
