@@ -7,6 +7,8 @@
 //! | [`VictoriaLogs`] | a store that takes Loki's push protocol |
 //! | [`LokiDouble`] | answers pushes as Loki documents it, refusals too |
 //! | [`TlsDoor`] | TLS in front of a server that has none |
+//! | [`Turnstile`] | counts the connections to a server |
+//! | [`Authority`] | signs certificates |
 //! | [`Upstream`] | an HTTP service that tests steer |
 //! | [`OtlpDouble`] | a trace collector that answers as it is told |
 //! | [`Relay`] | a service that passes trace headers on |
@@ -29,6 +31,7 @@
 pub mod http;
 pub mod wait;
 
+mod authority;
 mod hosted;
 mod jaeger;
 mod loki_double;
@@ -40,9 +43,11 @@ mod relay;
 mod sidelog;
 mod tls_door;
 mod tools;
+mod turnstile;
 mod upstream;
 mod victoria_logs;
 
+pub use authority::{Authority, CertificateFiles};
 pub use jaeger::{Jaeger, Span};
 pub use loki_double::{Answer, Entry, LokiDouble, LokiLimits, Push};
 pub use nats_server::NatsServer;
@@ -51,5 +56,6 @@ pub use port::Port;
 pub use relay::Relay;
 pub use sidelog::{Finished, Program, Sidelog, SidelogCommand};
 pub use tls_door::TlsDoor;
+pub use turnstile::Turnstile;
 pub use upstream::{Received, Upstream};
 pub use victoria_logs::VictoriaLogs;
