@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use sidelog_chassis::{cli, settings};
 
-use crate::explain;
 use crate::settings::{DEFAULTS, PROGRAM, Settings};
+use crate::{explain, traffic};
 
 /// Passes HTTP through untouched and records each exchange.
 ///
@@ -51,13 +51,21 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// As [`cli::check`], and a warning for each key by which secrets are recorded.
+/// As [`cli::check`], then what is wrong with certificates, and a warning for each key by which secrets are recorded.
 fn check(config: Option<&Path>) -> ExitCode {
-    let code = cli::check::<Settings>(&PROGRAM, config);
     let settings: Settings = match settings::load(&PROGRAM, config, &settings::snapshot()) {
         Ok(settings) => settings,
-        Err(_) => return code,
+        // Told, with its exit status, by the check.
+        Err(_) => return cli::check::<Settings>(&PROGRAM, config),
     };
+    let misfits = traffic::misfits(&settings);
+    for misfit in &misfits {
+        cli::tell(format_args!("{misfit:#}"));
+    }
+    if !misfits.is_empty() {
+        return ExitCode::from(2);
+    }
+    let code = cli::check::<Settings>(&PROGRAM, config);
     for key in settings.unredacted() {
         let advice = "secrets in them reach the store; remove the key, or record no bodies there";
         cli::tell(format_args!(

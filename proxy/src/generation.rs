@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sidelog_record::End;
 
-use crate::settings::{Capture, KeepBodies, Settings};
+use crate::settings::{Capture, KeepBodies, Listener, Settings};
 
 /// The configuration that exchanges are served and recorded under.
 #[derive(Debug)]
@@ -45,6 +45,22 @@ impl Generation {
         route
             .and_then(|index| self.routes.get(index as usize))
             .unwrap_or(&self.default)
+    }
+
+    /// `https` or `http`: what a listener's clients speak.
+    pub fn scheme(&self, listener: u16) -> &'static str {
+        let listener = self.settings.listeners.get(usize::from(listener));
+        listener.map_or("http", Listener::scheme)
+    }
+
+    /// `unix:/path`, where that is the upstream of a listener's requests on a route.
+    pub fn socket(&self, listener: u16, route: Option<u32>) -> Option<String> {
+        let route = route.and_then(|route| self.settings.routes.get(route as usize)?.upstream.as_ref());
+        let upstream = match route {
+            Some(upstream) => upstream,
+            None => self.settings.listeners.get(usize::from(listener))?.upstream.as_ref()?,
+        };
+        upstream.endpoint().is_none().then(|| upstream.to_string())
     }
 
     /// The path of a route as configured: `http.route`.

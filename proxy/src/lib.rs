@@ -51,6 +51,7 @@ use shipping::spans::SpanCounts;
 use shipping::{Setup, Shipping};
 use traffic::accept::Connections;
 use traffic::capture::{Budget, Recorder};
+use traffic::watched::Watch;
 use traffic::{Bound, Traffic};
 
 /// The part of the shutdown deadline that is kept for shipping what the last exchanges left: a fifth.
@@ -69,6 +70,7 @@ pub fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 pub struct Sidecar {
     settings: Settings,
     listeners: Vec<Bound>,
+    watch: Arc<Watch>,
     admin: Admin,
 }
 
@@ -76,17 +78,20 @@ impl Sidecar {
     /// Binds every socket of the settings.
     ///
     /// # Errors
-    /// When an address can't be bound.
+    /// When an address can't be bound, or a certificate that the settings name can't be used.
     pub fn bind(settings: Settings) -> anyhow::Result<Self> {
+        let watch = Arc::<Watch>::default();
         let listeners = settings
             .listeners
             .iter()
-            .map(Bound::bind)
+            .enumerate()
+            .map(|(index, listener)| Bound::bind(&settings, index, listener, &watch))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let admin = Admin::bind(settings.admin.address)?;
         Ok(Self {
             settings,
             listeners,
+            watch,
             admin,
         })
     }
@@ -109,6 +114,7 @@ impl Sidecar {
         let Self {
             settings,
             listeners,
+            watch,
             admin,
         } = self;
         warn_of_unredacted(&settings);
@@ -144,7 +150,7 @@ impl Sidecar {
             tracing::info!(address = %bound.address(), "listening");
         }
         tracing::info!(address = %admin.local_addr(), "admin listening");
-        let traffic = Traffic::start(listeners, recorder, connections)?;
+        let traffic = Traffic::start(listeners, watch, recorder, connections)?;
 
         let serving = Arc::new(AtomicBool::new(true));
         let ready = Arc::clone(&serving);

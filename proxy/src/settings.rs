@@ -19,6 +19,7 @@ mod redaction;
 mod route;
 mod rules;
 mod shipping;
+mod tls;
 mod traces;
 mod upstream;
 
@@ -40,6 +41,7 @@ pub use listener::{Direction, Listener, TraceMode, UpstreamProtocol};
 pub use redaction::{JsonPath, JsonRule, Redaction, RedactionOverride, Step};
 pub use route::Route;
 pub use shipping::{Frame, Publish, Queue, Spool, SpoolMode};
+pub use tls::{ClientAuth, ListenerTls, UpstreamTls};
 pub use traces::{Compression, OtlpProtocol, Traces, TracesTls};
 pub use upstream::{Upstream, UpstreamError};
 

@@ -24,6 +24,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use pingora_rustls::{RootCertStore, load_platform_certs_incl_env_into_store};
 use tokio::sync::watch;
 
 pub mod accept;
@@ -33,20 +34,28 @@ pub mod count;
 pub mod head;
 pub mod hop;
 pub mod outcome;
+pub mod peer;
+mod pem;
 pub mod refused;
 pub mod resolve;
 pub mod route;
+pub mod seldom;
 pub mod service;
+pub mod tls;
 pub mod trace;
 pub mod traceparent;
 pub mod tracestate;
+pub mod watched;
 
 use crate::settings::{Listener, Settings};
 use accept::{Accept, Connections};
 use capture::Recorder;
+use peer::Upstreams;
 use refused::Front;
 use route::Router;
 use service::Proxy;
+use tls::ServerTls;
+use watched::Watch;
 
 /// Attempts at an upstream for one request, first one included.
 const ATTEMPTS: usize = 4;
@@ -61,14 +70,47 @@ pub struct Bound {
     socket: TcpListener,
     address: SocketAddr,
     listener: Listener,
+    files: OfFiles,
+}
+
+/// What a listener makes of files.
+#[derive(Debug)]
+struct OfFiles {
+    tls: Option<Arc<ServerTls>>,
+    upstreams: Upstreams,
+}
+
+impl OfFiles {
+    fn load(settings: &Settings, index: usize, listener: &Listener, watch: &Watch) -> anyhow::Result<Self> {
+        Ok(Self {
+            tls: ServerTls::load(&format!("listeners.{index}.tls"), &listener.tls, watch)?,
+            upstreams: Upstreams::load(settings, index, listener, watch)?,
+        })
+    }
+}
+
+/// What is wrong with the files that the settings of listeners and upstreams name, the first for each listener.
+pub fn misfits(settings: &Settings) -> Vec<anyhow::Error> {
+    let listeners = settings.listeners.iter().enumerate();
+    let mut told: Vec<anyhow::Error> = Vec::new();
+    for (index, listener) in listeners {
+        if let Err(error) = OfFiles::load(settings, index, listener, &Watch::default()) {
+            // A route's file is each listener's.
+            if !told.iter().any(|other| other.to_string() == error.to_string()) {
+                told.push(error);
+            }
+        }
+    }
+    told
 }
 
 impl Bound {
-    /// Binds the socket of a listener.
+    /// Binds the socket of the listener with this index; the files that it names are followed by `watch`.
     ///
     /// # Errors
-    /// When the address is taken or not ours; the message says which, and what to do.
-    pub fn bind(listener: &Listener) -> anyhow::Result<Self> {
+    /// When a file can't be used, or the address is taken or not ours; the message says which, and what to do.
+    pub fn bind(settings: &Settings, index: usize, listener: &Listener, watch: &Watch) -> anyhow::Result<Self> {
+        let files = OfFiles::load(settings, index, listener, watch)?;
         let bound = TcpListener::bind(listener.address).and_then(|socket| {
             socket.set_nonblocking(true)?;
             let address = socket.local_addr()?;
@@ -82,6 +124,7 @@ impl Bound {
             socket,
             address,
             listener: listener.clone(),
+            files,
         })
     }
 
@@ -103,13 +146,19 @@ impl Traffic {
     ///
     /// # Errors
     /// When the threads can't be started.
-    pub fn start(bound: Vec<Bound>, recorder: Arc<Recorder>, connections: Arc<Connections>) -> anyhow::Result<Self> {
+    pub fn start(
+        bound: Vec<Bound>,
+        watch: Arc<Watch>,
+        recorder: Arc<Recorder>,
+        connections: Arc<Connections>,
+    ) -> anyhow::Result<Self> {
         let runtime =
             runtime(recorder.generation.settings.runtime.threads).context("failed to start the traffic runtime")?;
         let (stop, stopping) = watch::channel(None);
         let thread = std::thread::Builder::new()
             .name("traffic".to_owned())
             .spawn(move || {
+                runtime.spawn(watch.follow());
                 runtime.block_on(serve(bound, &recorder, &connections, stopping));
                 // Whatever is still open is cut here; each exchange hands itself over as it is dropped.
                 runtime.shutdown_timeout(Duration::ZERO);
@@ -181,7 +230,9 @@ fn listening(
     let name = bound.address.to_string();
     let mut fds = Fds::new();
     fds.add(name.clone(), bound.socket.into_raw_fd());
-    let mut proxy = http_proxy(&conf(settings), Proxy::new(recorder, router, &bound.listener, index));
+    let OfFiles { tls, upstreams } = bound.files;
+    let proxy = Proxy::new(recorder, router, upstreams, &bound.listener, index);
+    let mut proxy = http_proxy(&conf(settings), proxy);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
     options.h2_idle_timeout = Some(settings.limits.downstream_idle_timeout);
@@ -195,15 +246,28 @@ fn listening(
         .max_concurrent_streams(settings.limits.h2_streams_max);
     proxy.h2_options = Some(h2);
     let front = Arc::new(Front::new(recorder, router, index));
-    let accept = Accept::new(proxy, Arc::clone(connections), Arc::clone(recorder), front);
+    let accept = Accept::new(proxy, Arc::clone(connections), Arc::clone(recorder), front, tls);
     let mut service = Service::new(name.clone(), accept);
     // The accept layer reads straight to where bytes are wanted: a buffer beneath would be held by idle connections, too.
     service.add_listener(ListenerConfig::tcp(&name).l4_buffer(L4BufferSettings::default().read(0)));
     (service, Arc::new(parking_lot::Mutex::new(fds)))
 }
 
+/// pingora would panic over a system's certificates that can't be loaded. Without any, no `https` upstream is trusted that
+/// has no `ca_file` of its own.
+fn system_roots() -> Option<String> {
+    let mut roots = RootCertStore::empty();
+    let error = load_platform_certs_incl_env_into_store(&mut roots).err()?;
+    tracing::warn!(
+        %error,
+        "the system's certificates can't be used; https upstreams need upstream_tls.ca_file"
+    );
+    Some("/dev/null".to_owned())
+}
+
 fn conf(settings: &Settings) -> Arc<ServerConf> {
     Arc::new(ServerConf {
+        ca_file: system_roots(),
         max_retries: ATTEMPTS,
         threads: settings.runtime.threads.max(1),
         ..ServerConf::default()

@@ -47,9 +47,10 @@ fn the_documented_file_is_the_defaults() {
 fn what_the_documented_file_comments_out_can_be_written() {
     // One way to say who we are at a time.
     let clashing = ["# creds_file", "# nkey_file", "# token_file"];
+    let is_short = |line: &str| line.starts_with("# ca = ");
     let uncommented: Vec<_> = DEFAULTS
         .lines()
-        .filter(|line| !clashing.iter().any(|key| line.starts_with(key)))
+        .filter(|line| !is_short(line) && !clashing.iter().any(|key| line.starts_with(key)))
         .map(|line| line.strip_prefix("# ").filter(|rest| is_toml(rest)).unwrap_or(line))
         .collect();
     // Certificates are of use where there is TLS.
@@ -71,6 +72,12 @@ fn what_the_documented_file_comments_out_can_be_written() {
             .map(ToString::to_string)
             .as_deref(),
         Some("http://127.0.0.1:9000")
+    );
+    assert!(settings.listeners[0].tls.is_on() && settings.listeners[0].tls.client_ca_file.is_some());
+    assert!(settings.listeners[0].upstream_tls.ca_file.is_some());
+    assert_eq!(
+        settings.routes[0].upstream_tls.server_name.as_deref(),
+        Some("api.internal")
     );
     assert_eq!(settings.spool.folder(), Path::new("/var/lib/sidelog"));
     assert_eq!(settings.nats.user.as_deref(), Some("sidelog"));
@@ -111,8 +118,12 @@ fn the_variables_of_earlier_deployments_are_read() {
     assert_eq!(settings.listeners.len(), 1);
     assert_eq!(settings.listeners[0].address, address("0.0.0.0:8081"));
     assert_eq!(
-        settings.listeners[0].upstream.as_ref().map(|upstream| upstream.port),
-        Some(3000)
+        settings.listeners[0]
+            .upstream
+            .as_ref()
+            .map(ToString::to_string)
+            .as_deref(),
+        Some("http://127.0.0.1:3000")
     );
     assert_eq!(settings.nats.url.to_string(), "nats://a:4222,nats://b:4222");
     assert_eq!(
@@ -217,6 +228,7 @@ fn the_example_of_the_design_is_good() {
         [[listeners]]
         address = "0.0.0.0:8080"
         upstream = "http://127.0.0.1:9000"
+        tls.ca = "/ca.pem"
         direction = "inbound"
         trace = "continue"
         [[routes]]
@@ -295,8 +307,36 @@ const WRONG: &[(&str, &str)] = &[
         ":2: listeners.0.upstream: \"localhost:1\" has no scheme; write \"http://localhost:1\"",
     ),
     (
-        "[[listeners]]\nupstream = \"https://a\"",
-        ":2: listeners.0.upstream: https upstreams are not supported yet",
+        "[[listeners]]\nupstream = \"unix:a.sock\"",
+        ":2: listeners.0.upstream: \"a.sock\" is not the path of a socket; write it from the root",
+    ),
+    (
+        "[[listeners]]\ntls.cert_file = \"a\"",
+        ":2: listeners.0.tls.cert_file: needs listeners.0.tls.key_file beside it; set both or neither",
+    ),
+    (
+        "[[listeners]]\ntls.client_ca_file = \"a\"",
+        ":2: listeners.0.tls.client_ca_file: is of no use without TLS; set listeners.0.tls.cert_file",
+    ),
+    (
+        "[[listeners]]\ntls.client_auth = \"optional\"",
+        ":2: listeners.0.tls.client_auth: is of no use without listeners.0.tls.client_ca_file",
+    ),
+    (
+        "[[listeners]]\ntls.ca = \"a\"\nupstream_tls.ca_file = \"a\"",
+        "both say who signs the upstream's certificate; keep one of them",
+    ),
+    (
+        "[[listeners]]\nupstream_tls.key_file = \"a\"",
+        ":2: listeners.0.upstream_tls.key_file: needs listeners.0.upstream_tls.cert_file beside it",
+    ),
+    (
+        "[[listeners]]\nupstream_tls.server_name = \"\"",
+        ":2: listeners.0.upstream_tls.server_name: \"\" is not a server's name; write the name or IP address",
+    ),
+    (
+        "[[routes]]\npath = \"/\"\nupstream_tls.ca_file = \"a\"",
+        "routes.0.upstream_tls: is of no use: routes.0.upstream is not https://",
     ),
     (
         "listeners = 5",

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::Deserialize;
 use sidelog_chassis::settings::address;
 
+use super::tls::{ListenerTls, UpstreamTls};
 use super::upstream::Upstream;
 
 /// A place where clients are served.
@@ -24,6 +25,24 @@ pub struct Listener {
     pub upstream_protocol: UpstreamProtocol,
     /// Whether `X-Forwarded-For`, `-Proto` and `-Host` are added.
     pub forwarded: bool,
+    /// The certificate that clients are shown, and what is asked of theirs.
+    pub tls: ListenerTls,
+    /// TLS to an `https` upstream; for routes' upstreams, too, but for the name.
+    pub upstream_tls: UpstreamTls,
+}
+
+impl Listener {
+    /// `https` or `http`: what its clients speak.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_on() { "https" } else { "http" }
+    }
+
+    /// TLS to its own upstream.
+    pub fn tls_to_upstream(&self) -> UpstreamTls {
+        let mut tls = self.upstream_tls.clone();
+        tls.ca_file = tls.ca_file.or_else(|| self.tls.ca.clone());
+        tls
+    }
 }
 
 impl Default for Listener {
@@ -36,6 +55,8 @@ impl Default for Listener {
             trace: TraceMode::Continue,
             upstream_protocol: UpstreamProtocol::Auto,
             forwarded: false,
+            tls: ListenerTls::default(),
+            upstream_tls: UpstreamTls::default(),
         }
     }
 }
@@ -68,12 +89,12 @@ pub enum TraceMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamProtocol {
-    /// What the client speaks.
+    /// What the client speaks; on TLS listeners HTTP/1.1 to `http`, and what ALPN settles to `https`.
     #[default]
     Auto,
     /// HTTP/1.1.
     H1,
-    /// HTTP/2 without TLS, by prior knowledge.
+    /// HTTP/2, without TLS by prior knowledge.
     H2,
 }
 

@@ -6,6 +6,7 @@ use serde::de::{Deserializer, Error};
 
 use super::capture::CaptureOverride;
 use super::redaction::RedactionOverride;
+use super::tls::UpstreamTls;
 use super::upstream::Upstream;
 
 /// A path, and what differs for it.
@@ -25,6 +26,9 @@ pub struct Route {
     /// Where its requests go; the listener's upstream where unset.
     #[serde(default)]
     pub upstream: Option<Upstream>,
+    /// TLS to its `https` upstream; what is unset is the listener's, but for the name.
+    #[serde(default, alias = "tls")]
+    pub upstream_tls: UpstreamTls,
     /// What is recorded otherwise.
     #[serde(default)]
     pub capture: CaptureOverride,

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use sidelog_chassis::settings::{ByteSize, Misfit, Validate};
 use sidelog_record::MAX_ENCODED;
 
-use super::{Capture, KeepBodies, Settings, Upstream};
+use super::{Capture, KeepBodies, Settings, Upstream, UpstreamTls};
 
 /// What a NATS server takes in a message by default (`max_payload`, 1 MiB), without the room for the headers of a frame.
 const MAX_FRAME: ByteSize = ByteSize::kib(1020);
@@ -19,6 +19,7 @@ impl Validate for Settings {
         self.check_addresses(&mut misfits);
         self.check_loops(&mut misfits);
         self.check_routes(&mut misfits);
+        self.check_tls(&mut misfits);
         misfits.extend(self.traces.misfits());
         misfits
     }
@@ -128,6 +129,37 @@ impl Settings {
         }
     }
 
+    fn check_tls(&self, misfits: &mut Vec<Misfit>) {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            misfits.extend(listener.tls.misfits(&format!("listeners.{index}.tls")));
+            misfits.extend(
+                listener
+                    .upstream_tls
+                    .misfits(&format!("listeners.{index}.upstream_tls")),
+            );
+            if listener.tls.ca.is_some() && listener.upstream_tls.ca_file.is_some() {
+                misfits.push(Misfit::new(
+                    [
+                        format!("listeners.{index}.tls.ca"),
+                        format!("listeners.{index}.upstream_tls.ca_file"),
+                    ],
+                    "both say who signs the upstream's certificate; keep one of them",
+                ));
+            }
+        }
+        for (index, route) in self.routes.iter().enumerate() {
+            let key = format!("routes.{index}.upstream_tls");
+            misfits.extend(route.upstream_tls.misfits(&key));
+            let of_use = route.upstream.as_ref().is_some_and(Upstream::is_tls);
+            if route.upstream_tls != UpstreamTls::default() && !of_use {
+                misfits.push(Misfit::new(
+                    [key],
+                    format!("is of no use: routes.{index}.upstream is not https://; write it there, or take this out"),
+                ));
+            }
+        }
+    }
+
     fn check_routes(&self, misfits: &mut Vec<Misfit>) {
         for (index, route) in self.routes.iter().enumerate() {
             let earlier = self
@@ -161,13 +193,16 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
 
 /// Whether a request to `upstream` arrives at `address` on this machine, as far as the names tell.
 fn reaches(upstream: &Upstream, address: SocketAddr) -> bool {
-    if upstream.port != address.port() {
+    let Some((host, port)) = upstream.endpoint() else {
+        return false;
+    };
+    if port != address.port() {
         return false;
     }
-    match upstream.host.parse::<IpAddr>() {
+    match host.parse::<IpAddr>() {
         Ok(ip) => ip == address.ip() || (ip.is_loopback() || ip.is_unspecified()) && address.ip().is_unspecified(),
         Err(_) => {
-            let is_local = upstream.host.eq_ignore_ascii_case("localhost");
+            let is_local = host.eq_ignore_ascii_case("localhost");
             is_local && (address.ip().is_loopback() || address.ip().is_unspecified())
         }
     }

@@ -45,6 +45,16 @@ pub fn server(authority: &[u8]) -> (Option<Cow<'_, str>>, Option<u16>) {
     }
 }
 
+/// The address of the upstream that was last tried: of a host with the IP address, of a socket its path.
+pub fn upstream(exchange: &Exchange<'_>, generation: &Generation) -> Option<String> {
+    let address = exchange.upstream.map(|address| address.to_string());
+    address.or_else(|| {
+        generation
+            .socket(exchange.listener, exchange.route)
+            .filter(|_| exchange.attempts > 0)
+    })
+}
+
 /// Path and query of a request target; of one in absolute form (RFC 9112, 3.2.2) without scheme and authority.
 pub fn path_and_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     let target = match memchr::memmem::find(target, b"://") {
@@ -98,7 +108,7 @@ pub fn record<'a>(
         trace_flags: in_trace.then_some(trace.flags),
         request_id: field(request.fields, "x-request-id", redaction.at("request_id")),
         method: String::from_utf8_lossy(request.method),
-        scheme: Cow::Borrowed("http"),
+        scheme: Cow::Borrowed(generation.scheme(exchange.listener)),
         path: redaction.at("url.path").path(path),
         query: query.map(|query| redaction.at("url.query").query(query)),
         route: generation.route_path(exchange.route).map(Cow::Borrowed),
@@ -121,7 +131,7 @@ pub fn record<'a>(
         close_code: exchange.close_code,
         duration: Duration::from_nanos(exchange.duration),
         ttfb: exchange.first_byte.map(Duration::from_nanos),
-        upstream_address: exchange.upstream.map(|upstream| Cow::Owned(upstream.to_string())),
+        upstream_address: upstream(exchange, generation).map(Cow::Owned),
         upstream_attempts: (exchange.attempts > 0).then_some(exchange.attempts),
         end: exchange.end,
         error_type: error_type(exchange),

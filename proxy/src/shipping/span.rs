@@ -18,7 +18,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, Status};
 use sidelog_record::Level;
 
-use super::record::{error_type, path_and_query, server};
+use super::record::{error_type, path_and_query, server, upstream};
 use super::redact::{Applied, Redactor};
 use crate::generation::Generation;
 use crate::queue::exchange::{Exchange, TraceContext};
@@ -141,7 +141,13 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
     all.optional("http.route", generation.route_path(exchange.route));
     all.number("http.response.status_code", exchange.response.status);
     let redaction = redactor.under(generation.policy(exchange.route));
-    url(&mut all, exchange, &redaction, kind);
+    url(
+        &mut all,
+        exchange,
+        &redaction,
+        kind,
+        generation.scheme(exchange.listener),
+    );
     let (host, port) = server(request.authority);
     all.optional("server.address", host);
     all.number("server.port", port);
@@ -163,16 +169,13 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
         all.optional("rpc.response.status_code", grpc.status_name());
     }
     all.optional("error.type", error_type(exchange).or_else(|| failure(exchange, kind)));
-    all.optional(
-        "upstream.address",
-        exchange.upstream.map(|upstream| upstream.to_string()),
-    );
+    all.optional("upstream.address", upstream(exchange, generation));
     all.text("sidelog.end", exchange.end.as_str());
     all
 }
 
 /// What was asked for: a server is asked by path and query, a client asks by the whole URL.
-fn url(all: &mut Attributes, exchange: &Exchange<'_>, redaction: &Applied<'_>, kind: SpanKind) {
+fn url(all: &mut Attributes, exchange: &Exchange<'_>, redaction: &Applied<'_>, kind: SpanKind, scheme: &'static str) {
     let request = &exchange.request;
     let (path, query) = path_and_query(request.target);
     let path = redaction.path(path);
@@ -180,11 +183,11 @@ fn url(all: &mut Attributes, exchange: &Exchange<'_>, redaction: &Applied<'_>, k
     if kind == SpanKind::Client {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
         let authority = String::from_utf8_lossy(request.authority);
-        all.text("url.full", format!("http://{authority}{path}{query}"));
+        all.text("url.full", format!("{scheme}://{authority}{path}{query}"));
         let resent = exchange.attempts.checked_sub(1).filter(|resent| *resent > 0);
         all.number("http.request.resend_count", resent);
     } else {
-        all.text("url.scheme", "http");
+        all.text("url.scheme", scheme);
         all.text("url.path", path);
         all.optional("url.query", query);
         all.optional("client.address", exchange.client.map(|client| client.ip().to_string()));

@@ -41,6 +41,7 @@ use wire::{Answer, Home, Judges, Wire};
 
 use super::capture::Recorder;
 use super::refused::Witness;
+use super::tls::ServerTls;
 
 /// What a client that speaks HTTP/2 by prior knowledge sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,11 +52,18 @@ pub struct Accept<A> {
     connections: Arc<Connections>,
     recorder: Arc<Recorder>,
     witness: Arc<dyn Witness>,
+    tls: Option<Arc<ServerTls>>,
 }
 
 impl<A> Accept<A> {
     /// An accept layer in front of `inner`.
-    pub fn new(inner: A, connections: Arc<Connections>, recorder: Arc<Recorder>, witness: Arc<dyn Witness>) -> Self {
+    pub fn new(
+        inner: A,
+        connections: Arc<Connections>,
+        recorder: Arc<Recorder>,
+        witness: Arc<dyn Witness>,
+        tls: Option<Arc<ServerTls>>,
+    ) -> Self {
         Self {
             inner: Arc::new(Streams {
                 inner: Arc::new(inner),
@@ -66,6 +74,30 @@ impl<A> Accept<A> {
             connections,
             recorder,
             witness,
+            tls,
+        }
+    }
+
+    /// The stream as it is, or the one behind the handshake; `None` where that fails.
+    async fn secured(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let Some(tls) = &self.tls else {
+            return Some(stream);
+        };
+        match tls
+            .accept(
+                stream,
+                self.recorder.generation.settings.limits.header_timeout,
+                shutdown.clone(),
+            )
+            .await
+        {
+            Ok(stream) => Some(stream),
+            Err(reason) => {
+                if let Some(reason) = reason {
+                    self.connections.count(reason);
+                }
+                None
+            }
         }
     }
 }
@@ -87,8 +119,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
             limits: Arc::new(limits.clone()),
             witness: Arc::clone(&self.witness),
         };
+        let stream = self.secured(stream, shutdown).await?;
         let home = Home::default();
-        let wire = Wire::new(stream, judges, Arc::clone(&home), shutdown.clone());
+        let mut wire = Wire::new(stream, judges, Arc::clone(&home), shutdown.clone());
+        // pingora peeks at cleartext only, and a connection that has said nothing is to end with the process.
+        if self.tls.is_some() && !wire.is_raw() {
+            wire.try_peek(&mut [0; PREFACE.len()]).await.ok()?;
+        }
         let reusable = self.inner.process_new(Box::new(wire), shutdown).await;
         let left = home.lock().take();
         if let Some(stream) = left {

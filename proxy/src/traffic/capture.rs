@@ -161,10 +161,10 @@ impl Capture {
         self.attempts
     }
 
-    /// Another attempt begins: the request's body will pass again.
-    pub fn attempt(&mut self, upstream: SocketAddr) {
+    /// Another attempt begins: the request's body will pass again. A Unix socket has no address.
+    pub fn attempt(&mut self, upstream: Option<SocketAddr>) {
         self.attempts += 1;
-        self.upstream = Some(upstream);
+        self.upstream = upstream;
         self.request_body.restart();
     }
 
@@ -377,7 +377,7 @@ mod tests {
         let recorder = recorder();
         let mut capture = begun(&recorder, &fields([("content-type", "application/x-ndjson")]));
         for _ in 0..3 {
-            capture.attempt(SocketAddr::from(([127, 0, 0, 1], 1)));
+            capture.attempt(Some(SocketAddr::from(([127, 0, 0, 1], 1))));
             capture.request_body(b"{\"a\":1}\n{\"b\":2}\n");
         }
         capture.ended(End::Complete, "", Some(200));

@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 
-use crate::settings::Upstream;
-
 /// How long an answer is taken for fresh.
 const FRESH: Duration = Duration::from_secs(5);
 
@@ -44,22 +42,18 @@ impl Answer {
 }
 
 impl Resolver {
-    /// For an upstream of the configuration. An address in digits is never looked up.
-    pub fn new(upstream: &Upstream) -> Arc<Self> {
-        let digits = upstream
-            .host
-            .trim_start_matches('[')
-            .trim_end_matches(']')
-            .parse::<IpAddr>();
+    /// For the host of an upstream, an IPv6 address without brackets. An address in digits is never looked up.
+    pub fn new(host: &str, port: u16) -> Arc<Self> {
+        let digits = host.parse::<IpAddr>();
         let known = digits.ok().map(|ip| {
             Arc::new(Answer {
-                addresses: vec![SocketAddr::new(ip, upstream.port)],
+                addresses: vec![SocketAddr::new(ip, port)],
                 fetched: None,
             })
         });
         Arc::new(Self {
-            host: upstream.host.clone(),
-            port: upstream.port,
+            host: host.to_owned(),
+            port,
             known: ArcSwapOption::from(known),
             looking: AtomicBool::new(false),
         })
@@ -133,10 +127,7 @@ mod tests {
     use super::*;
 
     fn resolver(host: &str) -> Arc<Resolver> {
-        Resolver::new(&Upstream {
-            host: host.to_owned(),
-            port: 9000,
-        })
+        Resolver::new(host, 9000)
     }
 
     #[tokio::test]
@@ -145,10 +136,7 @@ mod tests {
             resolver("127.0.0.1").address(0).await.unwrap(),
             "127.0.0.1:9000".parse().unwrap()
         );
-        assert_eq!(
-            resolver("[::1]").address(3).await.unwrap(),
-            "[::1]:9000".parse().unwrap()
-        );
+        assert_eq!(resolver("::1").address(3).await.unwrap(), "[::1]:9000".parse().unwrap());
     }
 
     #[tokio::test]

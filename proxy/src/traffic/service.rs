@@ -6,14 +6,12 @@
 //!   the upstream closed an idle connection on it.
 //! - Nothing of a request is logged: the exchange is recorded, and pingora's own error lines are suppressed.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use pingora::http::{RequestHeader, ResponseHeader};
-use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
@@ -24,18 +22,16 @@ use super::accept::{self, Upload};
 use super::capture::{Capture, Recorder, RequestHead};
 use super::hop;
 use super::outcome;
-use super::resolve::Resolver;
+use super::peer::{Asks, Target, Upstreams};
 use super::route::Router;
 use super::trace::{self, Sampling};
 use super::traceparent::Traceparent;
 use super::tracestate;
 use crate::queue::exchange::Version;
-use crate::settings::{Listener, TraceMode, UpstreamProtocol};
+use crate::settings::{Listener, TraceMode};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// Streams that share one HTTP/2 connection to an upstream; its own SETTINGS may allow fewer.
-const UPSTREAM_STREAMS: usize = 100;
 
 /// Informational answers before the one that counts.
 const INFORMATIONAL_MAX: u32 = 100;
@@ -44,9 +40,7 @@ const INFORMATIONAL_MAX: u32 = 100;
 pub struct Proxy {
     recorder: Arc<Recorder>,
     router: Arc<Router>,
-    /// The listener's upstream, then those of the routes, in their order.
-    default: Arc<Resolver>,
-    routes: Vec<Option<Arc<Resolver>>>,
+    upstreams: Upstreams,
     listener: Listener,
     index: u16,
 }
@@ -76,17 +70,17 @@ impl Drop for Ctx {
 
 impl Proxy {
     /// The proxy of the listener with this index.
-    pub fn new(recorder: &Arc<Recorder>, router: &Arc<Router>, listener: &Listener, index: u16) -> Self {
-        let upstream = listener.upstream.clone().unwrap_or_default();
-        let routes = &recorder.generation.settings.routes;
+    pub fn new(
+        recorder: &Arc<Recorder>,
+        router: &Arc<Router>,
+        upstreams: Upstreams,
+        listener: &Listener,
+        index: u16,
+    ) -> Self {
         Self {
             recorder: Arc::clone(recorder),
             router: Arc::clone(router),
-            default: Resolver::new(&upstream),
-            routes: routes
-                .iter()
-                .map(|route| route.upstream.as_ref().map(Resolver::new))
-                .collect(),
+            upstreams,
             listener: listener.clone(),
             index,
         }
@@ -132,31 +126,8 @@ impl Proxy {
         }
     }
 
-    fn resolver(&self, ctx: &Ctx) -> &Arc<Resolver> {
-        let route = ctx.capture.as_ref().and_then(Capture::route);
-        route
-            .and_then(|route| self.routes.get(route as usize)?.as_ref())
-            .unwrap_or(&self.default)
-    }
-
-    fn peer(&self, address: SocketAddr, client: Version, upgrade: bool) -> HttpPeer {
-        let limits = &self.recorder.generation.settings.limits;
-        let mut peer = HttpPeer::new(address, false, String::new());
-        let h2 = match self.listener.upstream_protocol {
-            UpstreamProtocol::Auto => client == Version::Http2,
-            UpstreamProtocol::H1 => false,
-            UpstreamProtocol::H2 => true,
-        };
-        let options = &mut peer.options;
-        options.alpn = if h2 { ALPN::H2 } else { ALPN::H1 };
-        options.max_h2_streams = UPSTREAM_STREAMS;
-        options.connection_timeout = Some(limits.upstream_connect_timeout);
-        options.total_connection_timeout = Some(limits.upstream_connect_timeout);
-        // What comes after an upgrade may be silent for as long as the two sides want.
-        options.read_timeout = (!upgrade).then_some(limits.upstream_read_timeout);
-        options.write_timeout = options.read_timeout;
-        options.idle_timeout = Some(limits.upstream_idle_timeout);
-        peer
+    fn target(&self, ctx: &Ctx) -> &Target {
+        self.upstreams.target(ctx.capture.as_ref().and_then(Capture::route))
     }
 }
 
@@ -180,6 +151,33 @@ fn version(request: &RequestHeader) -> Version {
 fn is_websocket(fields: &HeaderMap) -> bool {
     let protocol = fields.get(header::UPGRADE).map(HeaderValue::as_bytes);
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
+}
+
+fn asks(session: &Session) -> Asks {
+    let expect = session.req_header().headers.get(header::EXPECT);
+    Asks {
+        version: version(session.req_header()),
+        upgrade: session.as_downstream().is_upgrade_req(),
+        expects: expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+    }
+}
+
+/// HTTP/2 may part a `cookie` into several fields; other versions know one only (RFC 9113, 8.2.3).
+fn join_cookies(upstream: &mut RequestHeader) -> Result<()> {
+    let mut crumbs = upstream
+        .headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return Ok(());
+    };
+    let all: Vec<_> = [first, second].into_iter().chain(crumbs).collect();
+    let joined = HeaderValue::from_bytes(&all.join(&b"; "[..]));
+    upstream.insert_header(
+        header::COOKIE,
+        joined.or_err(ErrorType::InternalError, "joined values are a value")?,
+    )
 }
 
 /// Puts our `traceparent` in the place of what came; a `tracestate` goes on as it was, or not at all. What the
@@ -223,7 +221,7 @@ fn own_answer(status: u16) -> Result<ResponseHeader> {
 }
 
 /// `X-Forwarded-For`, `-Proto` and `-Host`: the client added to the first, the others as this hop saw them.
-fn write_forwarded(session: &Session, upstream: &mut RequestHeader) -> Result<()> {
+fn write_forwarded(session: &Session, upstream: &mut RequestHeader, scheme: &str) -> Result<()> {
     const FOR: &str = "x-forwarded-for";
     let came = session.req_header().headers.get_all(FOR);
     let mut chain: Vec<String> = came
@@ -237,7 +235,7 @@ fn write_forwarded(session: &Session, upstream: &mut RequestHeader) -> Result<()
             .map(|client| client.ip().to_string()),
     );
     upstream.insert_header(FOR, chain.join(", "))?;
-    upstream.insert_header("x-forwarded-proto", "http")?;
+    upstream.insert_header("x-forwarded-proto", scheme)?;
     upstream.insert_header("x-forwarded-host", authority(session.req_header()))?;
     Ok(())
 }
@@ -265,15 +263,13 @@ impl ProxyHttp for Proxy {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let attempt = ctx.capture.as_ref().map_or(0, Capture::attempts);
-        let resolved = self.resolver(ctx).address(attempt).await;
-        let address = resolved.map_err(|error| {
-            Error::because(ErrorType::ConnectNoRoute, "the upstream's name does not resolve", error).into_up()
-        })?;
+        let asks = asks(session);
+        let limits = &self.recorder.generation.settings.limits;
+        let (peer, address) = self.target(ctx).peer(attempt, asks, limits).await?;
         if let Some(capture) = &mut ctx.capture {
             capture.attempt(address);
         }
-        let upgrade = session.as_downstream().is_upgrade_req();
-        Ok(Box::new(self.peer(address, version(session.req_header()), upgrade)))
+        Ok(Box::new(peer))
     }
 
     async fn upstream_request_filter(
@@ -283,7 +279,10 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<()> {
         if self.listener.forwarded {
-            write_forwarded(session, upstream_request)?;
+            write_forwarded(session, upstream_request, self.listener.scheme())?;
+        }
+        if upstream_request.version != http::Version::HTTP_2 {
+            join_cookies(upstream_request)?;
         }
         hop::restore(session.req_header(), upstream_request)?;
         write_trace(session, upstream_request, ctx)
@@ -385,7 +384,7 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         // Nothing was sent: another address of the same name may serve.
         let tried = ctx.capture.as_ref().map_or(0, Capture::attempts) as usize;
-        error.set_retry(tried < self.resolver(ctx).count());
+        error.set_retry(tried < self.target(ctx).addresses());
         error
     }
 

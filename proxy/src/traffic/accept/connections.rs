@@ -17,17 +17,22 @@ pub enum NoRequest {
     Timeout,
     /// The client closed in the middle of it.
     BrokeOff,
+    /// HTTP without TLS, where TLS is spoken.
+    Cleartext,
+    /// The TLS handshake failed.
+    TlsHandshake,
     /// It was refused.
     Refused(Reason),
 }
 
 impl NoRequest {
-    const COUNT: usize = 2 + Reason::ALL.len();
+    const BEFORE: [Self; 4] = [Self::Timeout, Self::BrokeOff, Self::Cleartext, Self::TlsHandshake];
+    const COUNT: usize = Self::BEFORE.len() + Reason::ALL.len();
 
     /// All reasons, in the order of their metrics.
     pub fn all() -> impl Iterator<Item = Self> {
         let refused = Reason::ALL.into_iter().map(Self::Refused);
-        [Self::Timeout, Self::BrokeOff].into_iter().chain(refused)
+        Self::BEFORE.into_iter().chain(refused)
     }
 
     /// The value of the `reason` label.
@@ -35,6 +40,8 @@ impl NoRequest {
         match self {
             Self::Timeout => "timeout",
             Self::BrokeOff => "broke_off",
+            Self::Cleartext => "cleartext",
+            Self::TlsHandshake => "tls_handshake",
             Self::Refused(reason) => reason.as_str(),
         }
     }
@@ -43,7 +50,9 @@ impl NoRequest {
         match self {
             Self::Timeout => 0,
             Self::BrokeOff => 1,
-            Self::Refused(reason) => 2 + reason as usize,
+            Self::Cleartext => 2,
+            Self::TlsHandshake => 3,
+            Self::Refused(reason) => Self::BEFORE.len() + reason as usize,
         }
     }
 }
@@ -159,6 +168,8 @@ impl Connections {
         match reason {
             NoRequest::Timeout => self.limit(Limit::HeaderTime),
             NoRequest::BrokeOff => self.tell("reason", reason.as_str()),
+            // The TLS side tells these, with why.
+            NoRequest::Cleartext | NoRequest::TlsHandshake => {}
             NoRequest::Refused(refused) => match Limit::of(refused) {
                 Some(limit) => self.limit(limit),
                 None => self.tell("reason", reason.as_str()),

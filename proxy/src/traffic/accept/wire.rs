@@ -226,6 +226,11 @@ impl Wire {
         }
     }
 
+    /// Nothing of it is judged.
+    pub(super) fn is_raw(&self) -> bool {
+        matches!(self.phase, Phase::Raw)
+    }
+
     /// Reads more than is held, and says how much; 0 at the client's end.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [MaybeUninit::uninit(); FILL];
