@@ -136,6 +136,7 @@ fn pass(
         trace_state: &[],
         fields: &request.fields,
         client: None,
+        forwarded_for: None,
     };
     let mut capture = Capture::new(recorder, 0, route, decision.context, &head);
     capture.request_body(request.body);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sidelog_record::End;
 
-use crate::settings::{Capture, KeepBodies, Listener, Settings};
+use crate::settings::{Capture, Direction, KeepBodies, Listener, Settings};
 
 /// The configuration that exchanges are served and recorded under.
 #[derive(Debug)]
@@ -61,6 +61,12 @@ impl Generation {
             None => self.settings.listeners.get(usize::from(listener))?.upstream.as_ref()?,
         };
         upstream.endpoint().is_none().then(|| upstream.to_string())
+    }
+
+    /// Whose calls a listener carries.
+    pub fn direction(&self, listener: u16) -> Direction {
+        let listener = self.settings.listeners.get(usize::from(listener));
+        listener.map(|listener| listener.direction).unwrap_or_default()
     }
 
     /// The path of a route as configured: `http.route`.

@@ -30,6 +30,7 @@ use tokio::sync::watch;
 pub mod accept;
 pub mod capture;
 pub mod chunks;
+pub mod client;
 pub mod count;
 pub mod head;
 pub mod hop;

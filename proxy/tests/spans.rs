@@ -92,8 +92,15 @@ impl Pair {
             ("sidelog.end", "end"),
             ("upstream.address", "upstream.address"),
             ("network.protocol.version", "network.protocol.version"),
+            ("error.type", "error.type"),
+            ("server.address", "server.address"),
+            ("server.port", "server.port"),
+            ("rpc.response.status_code", "rpc.response.status_code"),
         ] {
             assert_eq!(tags.get(tag), record.get(key), "{tag}");
+        }
+        if tags["span.kind"] == "server" {
+            assert_eq!(tags["client.address"], record["client.address"]);
         }
     }
 
@@ -175,6 +182,31 @@ async fn a_success_continues_its_trace_with_the_state_that_came() {
             "sidelog.end": "complete",
         }),
     );
+}
+
+#[tokio::test]
+async fn who_the_client_is_trusted_proxies_say() {
+    for (trusted, client) in [("127.0.0.0/8, 10.0.0.0/8", "192.0.2.7"), ("10.0.0.0/8", "127.0.0.1")] {
+        let (stage, upstream) = (Stage::start().await, Upstream::start());
+        let proxy = stage
+            .proxy(&upstream.url())
+            .env("SIDELOG_LISTENERS__0__TRUSTED_PROXIES", trusted)
+            .start()
+            .await;
+        let request = http::client()
+            .get(proxy.url())
+            .header("x-forwarded-for", "6.6.6.6, 192.0.2.7")
+            .header("x-forwarded-for", "10.0.0.1");
+        assert_eq!(request.send().await.unwrap().status(), 200);
+        let pair = stage.pair().await;
+        let tags = tags(&pair.span);
+        assert_eq!(pair.record["client.address"], client);
+        assert_eq!(
+            (&tags["client.address"], &tags["network.peer.address"]),
+            (&client.into(), &"127.0.0.1".into())
+        );
+        assert_eq!(upstream.received()[0].headers["x-forwarded-for"], "6.6.6.6, 192.0.2.7");
+    }
 }
 
 #[tokio::test]

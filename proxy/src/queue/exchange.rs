@@ -43,6 +43,8 @@ pub struct Exchange<'a> {
     pub trace_state: &'a [u8],
     /// The peer that sent the request.
     pub client: Option<SocketAddr>,
+    /// The client's address as trusted proxies told it.
+    pub forwarded_for: Option<IpAddr>,
     /// The upstream's address of the last attempt.
     pub upstream: Option<SocketAddr>,
     /// Attempts to reach the upstream.
@@ -184,7 +186,7 @@ const TRACE: usize = 16 + 8 + 8 + 1 + 16 + 8;
 const BODY: usize = 8 + 1 + 4 + 1 + 8;
 const RUNS: usize = 10;
 /// Total length, fixed fields and the lengths of the runs.
-const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + 2 + TRACE + 2 * ADDRESS + 2 * 4 + 2 * BODY + RUNS * 4;
+const FIXED: usize = 4 + 4 + 2 + 4 + 1 + 3 * 8 + 1 + 1 + 2 + 2 + TRACE + 3 * ADDRESS + 2 * 4 + 2 * BODY + RUNS * 4;
 const NONE: u64 = u64::MAX;
 /// In the place of a close code, which has two bytes.
 const NO_CLOSE: u32 = u32::MAX;
@@ -196,6 +198,12 @@ impl<'a> Exchange<'a> {
     /// Bytes that [`Self::encode`] will append.
     pub fn encoded_len(&self) -> usize {
         FIXED + self.runs().iter().map(|run| run.len()).sum::<usize>()
+    }
+
+    /// `client.address`: what trusted proxies say, else the peer.
+    pub fn client_address(&self) -> Option<String> {
+        let peer = self.client.map(|peer| peer.ip().to_canonical());
+        self.forwarded_for.or(peer).map(|address| address.to_string())
     }
 
     /// The same exchange without its bodies, which are then said to be left out for want of memory.
@@ -229,6 +237,7 @@ impl<'a> Exchange<'a> {
         out.extend_from_slice(&grpc.unwrap_or(NO_GRPC).to_le_bytes());
         self.encode_trace(out);
         encode_address(out, self.client);
+        encode_address(out, self.forwarded_for.map(|address| SocketAddr::new(address, 0)));
         encode_address(out, self.upstream);
         out.extend_from_slice(&self.attempts.to_le_bytes());
         let close_code = self.close_code.map_or(NO_CLOSE, u32::from);
@@ -260,6 +269,7 @@ impl<'a> Exchange<'a> {
         let grpc = grpc_from(r.u16()?);
         let trace = decode_trace(&mut r, flags)?;
         let client = decode_address(&mut r)?;
+        let forwarded_for = decode_address(&mut r)?.map(|address| address.ip());
         let upstream = decode_address(&mut r)?;
         let attempts = r.u32()?;
         let close_code = u16::try_from(r.u32()?).ok();
@@ -283,6 +293,7 @@ impl<'a> Exchange<'a> {
             trace,
             trace_state,
             client,
+            forwarded_for,
             upstream,
             attempts,
             close_code,
@@ -498,6 +509,7 @@ pub(crate) mod tests {
             },
             trace_state: b"",
             client: Some(SocketAddr::from(([127, 0, 0, 1], 40_000))),
+            forwarded_for: None,
             upstream: Some(SocketAddr::from(([127, 0, 0, 1], 9_000))),
             attempts: 1,
             close_code: None,
@@ -533,7 +545,7 @@ pub(crate) mod tests {
             head in any::<(u32, u16, bool, u64, u64, u32)>(),
             options in (proptest::option::of(0..u32::MAX), proptest::option::of(0..u64::MAX), proptest::option::of(100_u16..600)),
             ids in any::<([u8; 16], [u8; 8], Option<[u8; 8]>, u8, bool, Option<([u8; 16], [u8; 8])>)>(),
-            addresses in (address(), address()),
+            addresses in (address(), address(), address()),
             runs in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 9),
             end in proptest::sample::select(End::ALL.to_vec()),
             omitted in proptest::option::of(proptest::sample::select(Omitted::ALL.to_vec())),
@@ -550,7 +562,8 @@ pub(crate) mod tests {
             (written.route, written.first_byte, written.response.status) = options;
             let (trace_id, span_id, parent_id, flags, span, link) = ids;
             written.trace = TraceContext { trace_id, span_id, parent_id, flags, span, link };
-            (written.client, written.upstream) = addresses;
+            (written.client, written.upstream, written.forwarded_for) =
+                (addresses.0, addresses.1, addresses.2.map(|address| address.ip()));
             written.end = end;
             written.response.grpc = grpc.map(|status| Grpc { status });
             written.close_code = close_code;

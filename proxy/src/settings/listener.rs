@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde::Deserialize;
 use sidelog_chassis::settings::address;
 
+use super::network::Network;
 use super::tls::{ListenerTls, UpstreamTls};
 use super::upstream::Upstream;
 
@@ -29,6 +30,8 @@ pub struct Listener {
     pub tls: ListenerTls,
     /// TLS to an `https` upstream; for routes' upstreams, too, but for the name.
     pub upstream_tls: UpstreamTls,
+    /// The proxies in front of this one whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Network>,
 }
 
 impl Listener {
@@ -57,6 +60,7 @@ impl Default for Listener {
             forwarded: false,
             tls: ListenerTls::default(),
             upstream_tls: UpstreamTls::default(),
+            trusted_proxies: Vec::new(),
         }
     }
 }

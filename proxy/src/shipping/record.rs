@@ -16,6 +16,7 @@ use super::redact::{Applied, Redactor};
 use crate::generation::{Generation, Policy};
 use crate::queue::exchange::{Exchange, Fields};
 use crate::queue::grpc::Grpc;
+use crate::settings::Direction;
 
 /// What all records of this process share.
 #[derive(Debug)]
@@ -71,13 +72,24 @@ pub fn path_and_query(target: &[u8]) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// `error.type`: what sidelog saw, else the status of a failed answer.
-pub fn error_type<'a>(exchange: &Exchange<'a>) -> Option<Cow<'a, str>> {
-    match exchange.response.status {
-        _ if !exchange.error_type.is_empty() => Some(Cow::Borrowed(exchange.error_type)),
-        Some(status) if status >= 500 => Some(Cow::Owned(status.to_string())),
-        _ => None,
+/// `error.type`: what sidelog saw, else what the answer says of itself.
+pub fn error_type<'a>(exchange: &Exchange<'a>, direction: Direction) -> Option<Cow<'a, str>> {
+    if exchange.error_type.is_empty() {
+        failure(exchange, direction)
+    } else {
+        Some(Cow::Borrowed(exchange.error_type))
     }
+}
+
+/// What failed by the answer's own word: HTTP's status, for a service from 500 and for a caller from 400, else gRPC's.
+pub fn failure(exchange: &Exchange<'_>, direction: Direction) -> Option<Cow<'static, str>> {
+    let is_caller = direction == Direction::Outbound;
+    let from = if is_caller { 400 } else { 500 };
+    if let Some(status) = exchange.response.status.filter(|status| *status >= from) {
+        return Some(Cow::Owned(status.to_string()));
+    }
+    let grpc = exchange.response.grpc.filter(|grpc| grpc.is_failure(is_caller))?;
+    grpc.status_name()
 }
 
 /// The record of an exchange.
@@ -114,7 +126,7 @@ pub fn record<'a>(
         route: generation.route_path(exchange.route).map(Cow::Borrowed),
         server_address,
         server_port,
-        client_address: exchange.client.map(|client| Cow::Owned(client.ip().to_string())),
+        client_address: exchange.client_address().map(Cow::Owned),
         user_agent: field(request.fields, "user-agent", redaction.at("user_agent.original")),
         protocol_version: Cow::Borrowed(request.version.as_str()),
         request: message(REQUEST, request.fields, &request.body, &redaction, policy),
@@ -134,7 +146,7 @@ pub fn record<'a>(
         upstream_address: upstream(exchange, generation).map(Cow::Owned),
         upstream_attempts: (exchange.attempts > 0).then_some(exchange.attempts),
         end: exchange.end,
-        error_type: error_type(exchange),
+        error_type: error_type(exchange, generation.direction(exchange.listener)),
         loss: None,
     }
 }
@@ -244,6 +256,7 @@ mod tests {
     fn a_failed_exchange_says_why() {
         let mut failed = exchange(b"");
         failed.response.status = Some(503);
+        let error_type = |failed: &Exchange<'_>| error_type(failed, Direction::Inbound).map(Cow::into_owned);
         assert_eq!(error_type(&failed).as_deref(), Some("503"));
         failed.end = End::UpstreamTimeout;
         failed.error_type = "timeout";

@@ -18,7 +18,7 @@ use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, Status};
 use sidelog_record::Level;
 
-use super::record::{error_type, path_and_query, server, upstream};
+use super::record::{error_type, failure, path_and_query, server, upstream};
 use super::redact::{Applied, Redactor};
 use crate::generation::Generation;
 use crate::queue::exchange::{Exchange, TraceContext};
@@ -26,7 +26,8 @@ use crate::settings::{Direction, Traces};
 
 /// The span of an exchange.
 pub fn span(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redactor) -> Span {
-    let kind = kind(exchange, generation);
+    let direction = generation.direction(exchange.listener);
+    let kind = kind(direction);
     let traces = &generation.settings.traces;
     let trace = &exchange.trace;
     let state = String::from_utf8_lossy(exchange.trace_state).into_owned();
@@ -53,15 +54,14 @@ pub fn span(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redacto
         dropped_events_count: 0,
         dropped_links_count: u32::try_from(links.len() - links_kept).unwrap_or(u32::MAX),
         links: links.into_iter().take(links_kept).collect(),
-        status: Some(status(exchange, kind)),
+        status: Some(status(exchange, direction)),
     }
 }
 
-fn kind(exchange: &Exchange<'_>, generation: &Generation) -> SpanKind {
-    let listener = generation.settings.listeners.get(usize::from(exchange.listener));
-    match listener.map(|listener| listener.direction) {
-        Some(Direction::Outbound) => SpanKind::Client,
-        Some(Direction::Inbound) | None => SpanKind::Server,
+fn kind(direction: Direction) -> SpanKind {
+    match direction {
+        Direction::Outbound => SpanKind::Client,
+        Direction::Inbound => SpanKind::Server,
     }
 }
 
@@ -103,20 +103,9 @@ fn name(exchange: &Exchange<'_>, generation: &Generation) -> String {
     }
 }
 
-/// What failed by the answer's own word: HTTP's status on a server from 500 and on a client from 400, else gRPC's.
-fn failure(exchange: &Exchange<'_>, kind: SpanKind) -> Option<Cow<'static, str>> {
-    let is_client = kind == SpanKind::Client;
-    let from = if is_client { 400 } else { 500 };
-    if let Some(status) = exchange.response.status.filter(|status| *status >= from) {
-        return Some(Cow::Owned(status.to_string()));
-    }
-    let grpc = exchange.response.grpc.filter(|grpc| grpc.is_failure(is_client))?;
-    grpc.status_name()
-}
-
-fn status(exchange: &Exchange<'_>, kind: SpanKind) -> Status {
+fn status(exchange: &Exchange<'_>, direction: Direction) -> Status {
     let broken = exchange.end.level(None) == Level::Error;
-    if failure(exchange, kind).is_some() || broken {
+    if failure(exchange, direction).is_some() || broken {
         // A status code says enough by itself; what sidelog saw is told.
         Status {
             message: exchange.error_type.to_owned(),
@@ -168,7 +157,10 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
         all.text("rpc.method", method.strip_prefix('/').unwrap_or(&method));
         all.optional("rpc.response.status_code", grpc.status_name());
     }
-    all.optional("error.type", error_type(exchange).or_else(|| failure(exchange, kind)));
+    all.optional(
+        "error.type",
+        error_type(exchange, generation.direction(exchange.listener)),
+    );
     all.optional("upstream.address", upstream(exchange, generation));
     all.text("sidelog.end", exchange.end.as_str());
     all
@@ -190,7 +182,7 @@ fn url(all: &mut Attributes, exchange: &Exchange<'_>, redaction: &Applied<'_>, k
         all.text("url.scheme", scheme);
         all.text("url.path", path);
         all.optional("url.query", query);
-        all.optional("client.address", exchange.client.map(|client| client.ip().to_string()));
+        all.optional("client.address", exchange.client_address());
     }
 }
 

@@ -6,7 +6,7 @@
 //! - What is kept is decided at the end; nothing of a body that isn't goes to the queue.
 //! - Nothing of a body is copied that its content type or the policy excludes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -50,6 +50,7 @@ pub struct Capture {
     end: End,
     error_type: &'static str,
     client: Option<SocketAddr>,
+    forwarded_for: Option<IpAddr>,
     upstream: Option<SocketAddr>,
     attempts: u32,
     version: Version,
@@ -85,6 +86,8 @@ pub struct RequestHead<'a> {
     pub fields: &'a HeaderMap,
     /// The peer.
     pub client: Option<SocketAddr>,
+    /// The client as trusted proxies told it.
+    pub forwarded_for: Option<IpAddr>,
 }
 
 impl Capture {
@@ -108,6 +111,7 @@ impl Capture {
             end: End::Shutdown,
             error_type: "shutdown",
             client: head.client,
+            forwarded_for: head.forwarded_for,
             upstream: None,
             attempts: 0,
             version: head.version,
@@ -241,6 +245,7 @@ impl Capture {
             trace: self.trace,
             trace_state: part(&self.trace_state),
             client: self.client,
+            forwarded_for: self.forwarded_for,
             upstream: self.upstream,
             attempts: self.attempts,
             close_code: self.close_code,
@@ -339,6 +344,7 @@ mod tests {
             trace_state: b"",
             fields,
             client: None,
+            forwarded_for: None,
         };
         Capture::new(recorder, 0, None, TraceContext::default(), &head)
     }

@@ -81,6 +81,7 @@ impl Witness for Front {
             trace_state: &[],
             fields: &HeaderMap::new(),
             client: request.client,
+            forwarded_for: None,
         };
         Capture::new(&self.recorder, self.index, route, decision.context, &head).ended(
             End::Rejected,

@@ -20,6 +20,7 @@ use sidelog_record::End;
 
 use super::accept::{self, Upload};
 use super::capture::{Capture, Recorder, RequestHead};
+use super::client;
 use super::hop;
 use super::outcome;
 use super::peer::{Asks, Target, Upstreams};
@@ -32,6 +33,7 @@ use crate::settings::{Listener, TraceMode};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Informational answers before the one that counts.
 const INFORMATIONAL_MAX: u32 = 100;
@@ -107,6 +109,15 @@ impl Proxy {
             let values = request.headers.get_all(&TRACESTATE).iter();
             tracestate::join(values.map(HeaderValue::as_bytes))
         });
+        let client = session.client_addr().and_then(|address| address.as_inet()).copied();
+        let forwarded_for = client.and_then(|client| {
+            let values = request.headers.get_all(FORWARDED_FOR).iter();
+            client::forwarded_for(
+                client.ip(),
+                values.map(HeaderValue::as_bytes),
+                &self.listener.trusted_proxies,
+            )
+        });
         let head = RequestHead {
             version: version(request),
             method: request.method.as_str().as_bytes(),
@@ -114,7 +125,8 @@ impl Proxy {
             authority,
             trace_state: state.as_deref().unwrap_or_default(),
             fields: &request.headers,
-            client: session.client_addr().and_then(|address| address.as_inet()).copied(),
+            client,
+            forwarded_for,
         };
         Ctx {
             capture: Some(Capture::new(&self.recorder, self.index, route, decision.context, &head)),
@@ -222,8 +234,7 @@ fn own_answer(status: u16) -> Result<ResponseHeader> {
 
 /// `X-Forwarded-For`, `-Proto` and `-Host`: the client added to the first, the others as this hop saw them.
 fn write_forwarded(session: &Session, upstream: &mut RequestHeader, scheme: &str) -> Result<()> {
-    const FOR: &str = "x-forwarded-for";
-    let came = session.req_header().headers.get_all(FOR);
+    let came = session.req_header().headers.get_all(FORWARDED_FOR);
     let mut chain: Vec<String> = came
         .iter()
         .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
@@ -234,7 +245,7 @@ fn write_forwarded(session: &Session, upstream: &mut RequestHeader, scheme: &str
             .and_then(|address| address.as_inet())
             .map(|client| client.ip().to_string()),
     );
-    upstream.insert_header(FOR, chain.join(", "))?;
+    upstream.insert_header(FORWARDED_FOR, chain.join(", "))?;
     upstream.insert_header("x-forwarded-proto", scheme)?;
     upstream.insert_header("x-forwarded-host", authority(session.req_header()))?;
     Ok(())
