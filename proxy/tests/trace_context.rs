@@ -330,6 +330,10 @@ requirements! {
         [("traceparent", UNSAMPLED), ("tracestate", "FOO=1")] => Continued, None;
         [("traceparent", UNSAMPLED), ("tracestate", "foo.bar=1")] => Continued, None;
     }
+    a_key_begins_with_a_letter_or_a_digit {
+        [("traceparent", UNSAMPLED), ("tracestate", "1foo=1,2@3=4")] => Continued, Some("1foo=1,2@3=4");
+        [("traceparent", UNSAMPLED), ("tracestate", "_foo=1")] => Continued, None;
+    }
     an_illegal_tenant_or_system_spoils_the_list {
         [("traceparent", UNSAMPLED), ("tracestate", "foo@=1,bar=2")] => Continued, None;
         [("traceparent", UNSAMPLED), ("tracestate", "@foo=1,bar=2")] => Continued, None;
