@@ -70,12 +70,10 @@ fn text<'a>(
     if decoded.bytes.is_empty() && cut {
         return Err(Omitted::Decode);
     }
-    if let Some(boundary) = parameter(content_type, "boundary").filter(|_| is_multipart(content_type)) {
+    if is_multipart(content_type) && redaction.is_in_force() {
+        let boundary = parameter(content_type, "boundary").ok_or(Omitted::Redaction)?;
         let clean = redaction.multipart(&decoded.bytes, boundary, cut);
         return Ok((clean.ok_or(Omitted::Redaction)?, cut));
-    }
-    if is_multipart(content_type) {
-        return Err(Omitted::Redaction);
     }
     let (kind, charset) = (Kind::of(content_type), parameter(content_type, "charset"));
     let clean = match decoded.bytes {
@@ -161,6 +159,16 @@ mod tests {
         bytes: &[u8],
         size: usize,
     ) -> (Option<String>, Option<Omitted>, bool) {
+        recorded_by(Settings::default(), content_type, coding, bytes, size)
+    }
+
+    fn recorded_by(
+        settings: Settings,
+        content_type: &str,
+        coding: &str,
+        bytes: &[u8],
+        size: usize,
+    ) -> (Option<String>, Option<Omitted>, bool) {
         let mut fields = Vec::new();
         Fields::push(&mut fields, b"content-type", content_type.as_bytes());
         Fields::push(&mut fields, b"content-encoding", coding.as_bytes());
@@ -170,7 +178,7 @@ mod tests {
             head: bytes.len(),
             ..Body::default()
         };
-        let generation = Generation::new(1, Settings::default());
+        let generation = Generation::new(1, settings);
         let redactor = Redactor::new(&Redaction::default()).unwrap();
         let policy = generation.policy(None);
         let record = record(&body, Fields(&fields), &redactor.under(policy), policy);
@@ -236,6 +244,24 @@ mod tests {
             recorded("multipart/form-data", "", b"--x\r\n", 5),
             (None, Some(Omitted::Redaction), false)
         );
+    }
+
+    #[test]
+    fn without_redaction_a_multipart_body_is_the_text_that_it_is() {
+        let settings = || Settings {
+            redaction: Redaction {
+                enabled: false,
+                ..Redaction::default()
+            },
+            ..Settings::default()
+        };
+        let text = "preamble\r\n--x\r\ncontent-disposition: form-data; name=password\r\n\r\nabc\r\n--x--\r\n";
+        for content_type in ["multipart/form-data; boundary=x", "multipart/form-data"] {
+            let told = recorded_by(settings(), content_type, "", text.as_bytes(), text.len());
+            assert_eq!(told, whole(text), "{content_type}");
+            let told = recorded_by(settings(), content_type, "", b"--x\r\n\r\n\xff\xfe\xfd", 12);
+            assert_eq!(told, (None, Some(Omitted::Decode), false), "{content_type}");
+        }
     }
 
     /// The record of a feed of which only so many bytes at each end were copied.

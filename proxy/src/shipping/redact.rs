@@ -212,12 +212,14 @@ impl Applied<'_> {
         }
     }
 
-    /// A multipart body, cut or whole; `None` when its parts can't be told.
+    /// Whether they are not switched off.
+    pub fn is_in_force(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// A multipart body, cut or whole; `None` when its parts can't be told, or no rules are in force.
     pub fn multipart<'t>(&self, bytes: &[u8], boundary: &[u8], cut: bool) -> Option<Clean<'t>> {
-        let (text, placed) = match &self.0 {
-            Some(scope) => multipart::redact(scope, bytes, boundary, cut)?,
-            None => (String::from_utf8_lossy(bytes).into_owned(), true),
-        };
+        let (text, placed) = multipart::redact(self.0.as_ref()?, bytes, boundary, cut)?;
         Some(Clean {
             text: Cow::Owned(text),
             ends_early: !placed,
