@@ -1,0 +1,26 @@
+{{- /*
+A value as a literal of CEL. Every element is dyn(), for CEL's lists and maps are homogeneous. A text "cel:E" becomes the
+expression E, and so does every "cel:" key's part of a longer text: "http://127.0.0.1:cel:E" is "http://127.0.0.1:" + E.
+*/ -}}
+{{- define "sidelog.cel" -}}
+{{- if kindIs "map" . -}}
+{{- $parts := list -}}
+{{- range $key, $value := . }}{{ $parts = append $parts (printf "%s: dyn(%s)" ($key | toJson) (include "sidelog.cel" $value)) }}{{ end -}}
+{{ printf "{%s}" (join ", " $parts) }}
+{{- else if kindIs "slice" . -}}
+{{- $parts := list -}}
+{{- range . }}{{ $parts = append $parts (printf "dyn(%s)" (include "sidelog.cel" .)) }}{{ end -}}
+{{ printf "[%s]" (join ", " $parts) }}
+{{- else if kindIs "string" . -}}
+{{- if contains "cel:" . -}}
+{{- $parts := regexSplit "cel:" . 2 -}}
+{{- if first $parts }}{{ first $parts | toRawJson }} + {{ end }}{{ last $parts }}
+{{- else -}}
+{{ toRawJson . }}
+{{- end -}}
+{{- else if kindIs "float64" . -}}
+{{ int64 . }}
+{{- else -}}
+{{ toRawJson . }}
+{{- end -}}
+{{- end }}
