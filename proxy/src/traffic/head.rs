@@ -17,6 +17,8 @@ use std::ops::Range;
 
 use memchr::memchr;
 
+use super::tls;
+
 pub use reason::Reason;
 
 /// How much of a head is taken.
@@ -98,6 +100,9 @@ impl Judge {
     }
 
     fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Reason> {
+        if bytes.first() == Some(&tls::HANDSHAKE) {
+            return Err(Reason::Tls);
+        }
         loop {
             let unsearched = bytes.get(self.searched..).unwrap_or_default();
             let Some(at) = memchr(b'\n', unsearched) else {
@@ -193,6 +198,16 @@ mod tests {
         fields: 8,
         target: 64,
     };
+
+    #[test]
+    fn tls_is_told_from_its_first_byte_whatever_follows() {
+        for hello in [b"\x16".as_slice(), b"\x16\x03\x01", b"\x16\x03\x01\x0a\x0d\x0a"] {
+            assert!(matches!(
+                Judge::default().judge(hello, &LIMITS),
+                Verdict::Refused(Reason::Tls)
+            ));
+        }
+    }
 
     fn judge(bytes: &[u8]) -> Verdict {
         Judge::default().judge(bytes, &LIMITS)

@@ -110,7 +110,6 @@ pub(super) fn begins(line: &[u8], target_max: usize) -> Result<(), Reason> {
 fn method(name: &[u8]) -> Result<(), Reason> {
     match name {
         [] => Ok(()),
-        [0x16] | [0x16, 0x03, ..] => Err(Reason::Tls),
         name if !is_token(name.get(..METHOD_MAX).unwrap_or(name)) => Err(Reason::RequestLine),
         name if name.len() > METHOD_MAX => Err(Reason::Method),
         _ => Ok(()),
@@ -199,7 +198,6 @@ mod tests {
 
     #[test]
     fn garbage_is_told_from_its_first_bytes() {
-        assert_eq!(begins(b"\x16\x03\x01", 64), Err(Reason::Tls));
         assert_eq!(begins(b"\x00", 64), Err(Reason::RequestLine));
         assert_eq!(begins(b"\rG", 64), Err(Reason::LineEnd));
         assert_eq!(begins(b"GE", 64), Ok(()));
