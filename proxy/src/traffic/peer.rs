@@ -78,8 +78,18 @@ pub struct Asks {
     pub version: Version,
     /// It asks for another protocol on its connection.
     pub upgrade: bool,
+    /// It is a call by gRPC.
+    pub grpc: bool,
     /// It waits for `100 Continue`, which is not passed on from HTTP/2.
     pub expects: bool,
+}
+
+impl Asks {
+    /// What comes after an upgrade, and a stream of gRPC, may be silent for as long as the two sides want; calls have
+    /// deadlines of their own.
+    pub fn may_be_silent(self) -> bool {
+        self.upgrade || self.grpc
+    }
 }
 
 /// One upstream.
@@ -159,8 +169,7 @@ impl Target {
         options.max_h2_streams = UPSTREAM_STREAMS;
         options.connection_timeout = Some(limits.upstream_connect_timeout);
         options.total_connection_timeout = Some(limits.upstream_connect_timeout);
-        // What comes after an upgrade may be silent for as long as the two sides want.
-        options.read_timeout = (!asks.upgrade).then_some(limits.upstream_read_timeout);
+        options.read_timeout = (!asks.may_be_silent()).then_some(limits.upstream_read_timeout);
         options.write_timeout = options.read_timeout;
         options.idle_timeout = Some(limits.upstream_idle_timeout);
         Ok((peer, address))
@@ -290,6 +299,7 @@ mod tests {
         Asks {
             version,
             upgrade: false,
+            grpc: false,
             expects: false,
         }
     }

@@ -1,8 +1,9 @@
 //! Where an upstream is: a name's addresses, looked up again while traffic goes on.
 //!
 //! Invariants:
-//! - A known name never makes a request wait: a stale answer serves while a new one is fetched.
-//! - A name that stops resolving keeps its last addresses.
+//! - A known name never makes a request wait: a stale answer serves while a new one is fetched
+//!   (`a_name_that_has_moved_is_followed_and_nobody_waits_for_it`).
+//! - A name that stops resolving keeps its last addresses (`a_name_that_stops_resolving_keeps_its_addresses`).
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -151,5 +152,44 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_never_resolved_is_an_error() {
         resolver("nowhere.invalid").address(0).await.unwrap_err();
+    }
+
+    /// A resolver that has known `192.0.2.1` for longer than answers are fresh.
+    fn stale(host: &str) -> Arc<Resolver> {
+        let resolver = resolver(host);
+        let answer = Answer {
+            addresses: vec!["192.0.2.1:9000".parse().unwrap()],
+            fetched: Instant::now().checked_sub(2 * FRESH),
+        };
+        resolver.known.store(Some(Arc::new(answer)));
+        resolver
+    }
+
+    async fn looked_up(resolver: &Resolver) {
+        let looking = || resolver.looking.load(Ordering::Acquire);
+        assert!(looking());
+        while looking() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_that_has_moved_is_followed_and_nobody_waits_for_it() {
+        let resolver = stale("localhost");
+        assert_eq!(resolver.address(0).await.unwrap().ip().to_string(), "192.0.2.1");
+        looked_up(&resolver).await;
+        assert!(resolver.address(0).await.unwrap().ip().is_loopback());
+    }
+
+    #[tokio::test]
+    async fn a_name_that_stops_resolving_keeps_its_addresses() {
+        let resolver = stale("nowhere.invalid");
+        resolver.address(0).await.unwrap();
+        looked_up(&resolver).await;
+        assert_eq!(resolver.address(0).await.unwrap().ip().to_string(), "192.0.2.1");
+        assert!(
+            !resolver.looking.load(Ordering::Acquire),
+            "it is not asked for by every request"
+        );
     }
 }

@@ -29,6 +29,7 @@ use super::trace::{self, Sampling};
 use super::traceparent::Traceparent;
 use super::tracestate;
 use crate::queue::exchange::Version;
+use crate::queue::grpc::Grpc;
 use crate::settings::{Listener, TraceMode};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -166,10 +167,12 @@ fn is_websocket(fields: &HeaderMap) -> bool {
 }
 
 fn asks(session: &Session) -> Asks {
-    let expect = session.req_header().headers.get(header::EXPECT);
+    let fields = &session.req_header().headers;
+    let expect = fields.get(header::EXPECT);
     Asks {
         version: version(session.req_header()),
         upgrade: session.as_downstream().is_upgrade_req(),
+        grpc: Grpc::of_request(fields).is_some(),
         expects: expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
     }
 }
