@@ -126,8 +126,7 @@ impl<'t, 's> Walk<'t, 's> {
     fn next(&mut self) -> Option<u8> {
         loop {
             let byte = *self.bytes.get(self.at)?;
-            // 0x1e begins the documents of a JSON text sequence (RFC 7464).
-            if !matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | 0x1e) {
+            if !is_blank(byte) {
                 return Some(byte);
             }
             self.at += 1;
@@ -312,7 +311,7 @@ impl<'t, 's> Walk<'t, 's> {
     /// A number, a literal, or a bare word.
     fn scalar(&mut self) {
         let token = run(self.bytes, self.at, |byte| {
-            !matches!(byte, b',' | b':' | b'}' | b']' | b'{' | b'[' | b'"') && !byte.is_ascii_whitespace()
+            !matches!(byte, b',' | b':' | b'}' | b']' | b'{' | b'[' | b'"') && !is_blank(byte)
         });
         self.at = token.end;
         let Some(text) = self.text.get(token.clone()) else {
@@ -331,6 +330,12 @@ impl<'t, 's> Walk<'t, 's> {
             }
         }
     }
+}
+
+/// What stands between tokens, and in no bare one: else a walk would stay where it is for ever.
+fn is_blank(byte: u8) -> bool {
+    // 0x1e begins the documents of a JSON text sequence (RFC 7464).
+    matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | 0x1e)
 }
 
 /// A string as it stands in a text.

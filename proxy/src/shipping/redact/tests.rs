@@ -494,3 +494,23 @@ proptest! {
         prop_assert!(!query(&all).contains("MARK"));
     }
 }
+
+#[test]
+fn no_byte_between_values_stops_the_walk() {
+    let redactor = Redactor::new(&Redaction::default()).unwrap();
+    let generation = Generation::new(1, Settings::default());
+    let rules = redactor.under(generation.policy(None));
+    for byte in '\0'..='\u{7f}' {
+        for text in [
+            format!("1,{byte}"),
+            format!("[{byte}2]"),
+            format!("{{\"a\":{byte}3}}"),
+            format!("{{{byte}"),
+        ] {
+            for kind in [Kind::Json, Kind::Lines, Kind::Events, Kind::Text] {
+                // It comes back at all.
+                rules.body(kind, &text, true);
+            }
+        }
+    }
+}
