@@ -228,6 +228,8 @@ impl Shipper {
     fn work(&mut self, is_ending: bool) {
         #[cfg(test)]
         tests::trip_once();
+        let frame_max = self.generation.settings.frame.max_bytes.as_usize();
+        self.frame.set_max_bytes(frame_max.min(self.delivery.message_max()));
         self.read();
         let linger = if is_ending {
             Duration::ZERO

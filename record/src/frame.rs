@@ -100,6 +100,11 @@ impl FrameBuilder {
         }
     }
 
+    /// From the next record on frames have at most `max_bytes` bytes.
+    pub const fn set_max_bytes(&mut self, max_bytes: usize) {
+        self.max_bytes = max_bytes;
+    }
+
     /// Adds a record, encoded in place, and returns a frame if this filled one.
     ///
     /// The frame holds the records before this one, if it did not fit in any more; else this one is its last.

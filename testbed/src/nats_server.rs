@@ -39,13 +39,7 @@ impl NatsServer {
     pub async fn with_config(config: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (client_port, monitoring_port) = (Port::reserve(), Port::reserve());
-        let text = format!(
-            "listen: \"{}\"\nhttp: \"{}\"\njetstream {{\n  store_dir: \"{}\"\n  max_file_store: 1GB\n  max_memory_store: 256MB\n}}\n{config}\n",
-            client_port.address(),
-            monitoring_port.address(),
-            folder.path().join("store").display(),
-        );
-        fs::write(folder.path().join("nats.conf"), text).expect("the configuration is written");
+        write_config(&folder, &client_port, &monitoring_port, config);
         let mut server = Self {
             process: launch(&folder),
             client_port,
@@ -55,6 +49,14 @@ impl NatsServer {
         };
         server.ready().await;
         server
+    }
+
+    /// Has another configuration behind ours from the next [`restart`](Self::restart) on.
+    ///
+    /// # Panics
+    /// When it can't be written.
+    pub fn configure(&mut self, config: &str) {
+        write_config(&self.folder, &self.client_port, &self.monitoring_port, config);
     }
 
     /// `nats://127.0.0.1:<port>`.
@@ -139,6 +141,16 @@ impl NatsServer {
         })
         .await;
     }
+}
+
+fn write_config(folder: &TempDir, client_port: &Port, monitoring_port: &Port, config: &str) {
+    let text = format!(
+        "listen: \"{}\"\nhttp: \"{}\"\njetstream {{\n  store_dir: \"{}\"\n  max_file_store: 1GB\n  max_memory_store: 256MB\n}}\n{config}\n",
+        client_port.address(),
+        monitoring_port.address(),
+        folder.path().join("store").display(),
+    );
+    fs::write(folder.path().join("nats.conf"), text).expect("the configuration is written");
 }
 
 fn launch(folder: &TempDir) -> Process {

@@ -76,7 +76,7 @@ impl Delivery {
         });
         Self {
             outbox: Outbox::new(Arc::clone(queue.ledger()), limits, wall_clock()),
-            publisher: Publisher::new(connection, &settings.nats, &settings.publish),
+            publisher: Publisher::new(connection, settings),
             spool: Spool::new(place, Arc::clone(&counts)),
             subject: subject_for(&settings.nats.subject, &settings.service.name).into(),
             start: Uuid::now_v7(),
@@ -111,6 +111,11 @@ impl Delivery {
     /// Whether there is a server to publish to.
     pub fn is_connected(&self) -> bool {
         self.publisher.is_connected()
+    }
+
+    /// The bytes that a frame may have to be one message.
+    pub fn message_max(&self) -> usize {
+        self.publisher.message_max()
     }
 
     /// Whether nothing can be published at this instant.

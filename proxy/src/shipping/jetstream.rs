@@ -15,13 +15,15 @@ use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorK
 use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use sidelog_chassis::nats::{Connection, NatsSettings};
+use sidelog_chassis::nats::Connection;
 use tokio::time::Instant;
 
+pub mod fit;
 pub mod stream;
 
 use super::outgoing::{Outgoing, Piece};
-use crate::settings::Publish;
+use crate::settings::Settings;
+use fit::Wanted;
 use stream::StreamKeeper;
 
 /// Wait after a publish that failed; doubled each time, up to the second value.
@@ -74,7 +76,8 @@ pub struct Publisher {
 
 impl Publisher {
     /// A publisher. Call it inside the runtime that will drive it.
-    pub fn new(connection: Connection, nats: &NatsSettings, publish: &Publish) -> Self {
+    pub fn new(connection: Connection, settings: &Settings) -> Self {
+        let publish = &settings.publish;
         let window = publish.window.max(1);
         let context = ContextBuilder::new()
             // The window is ours to keep. What we no longer wait for counts there for a while, and must not hold us up.
@@ -82,7 +85,7 @@ impl Publisher {
             .timeout(publish.ack_timeout)
             .build(connection.client.clone());
         Self {
-            stream: StreamKeeper::start(connection.clone(), nats.clone()),
+            stream: StreamKeeper::start(connection.clone(), settings.nats.clone(), Wanted::of(settings)),
             connection,
             context,
             window,
@@ -111,9 +114,16 @@ impl Publisher {
         self.pause.is_probing()
     }
 
-    /// Publishes a frame, in messages of at most `limit` bytes or what the server takes.
+    /// The bytes that a message may hold, by what server and stream announced last.
+    pub fn message_max(&self) -> usize {
+        let of_stream = usize::try_from(self.stream.message_max()).unwrap_or(usize::MAX);
+        let announced = self.connection.client.max_payload().min(of_stream);
+        announced.saturating_sub(HEADERS)
+    }
+
+    /// Publishes a frame, in messages of at most `limit` bytes or what server and stream take.
     pub fn publish(&mut self, number: u64, outgoing: Outgoing, limit: usize) {
-        let limit = limit.min(self.connection.client.max_payload().saturating_sub(HEADERS));
+        let limit = limit.min(self.message_max());
         let context = self.context.clone();
         self.in_flight.push(Box::pin(
             async move { (number, send(&context, &outgoing, limit).await) },

@@ -117,7 +117,15 @@ async fn records_larger_than_the_streams_limit_are_told_and_the_others_stored() 
     Traffic::start(&proxy, 500, 503, 20_000).end().await;
     let balance = settled(&proxy).await;
     assert_eq!((balance.shipped(), balance.dropped_for("max_payload")), (500, 3));
-    Stored::of(&nats).await.assert_whole(500);
+    let misfit = "the stream's max_msg_size (6000B) is less than frame.max_bytes (256KiB)";
+    assert_eq!(proxy.output().matches(misfit).count(), 1, "{}", proxy.output());
+    let stored = Stored::of(&nats).await;
+    assert!(
+        stored.ids.iter().all(|id| !id.contains('+')),
+        "frames are made to fit: {:?}",
+        stored.ids
+    );
+    stored.assert_whole(500);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -135,7 +143,7 @@ async fn a_stream_that_is_deleted_is_made_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_larger_than_max_payload_go_in_pieces_and_larger_records_are_told() {
+async fn frames_are_made_for_the_servers_max_payload_from_the_start_and_larger_records_are_told() {
     let (upstream, port, spool) = (upstream(), Port::reserve(), tempfile::tempdir().unwrap());
     let nats = NatsServer::with_config("max_payload: 8192").await;
     let mut proxy = proxy(&upstream, &nats.url(), spool.path(), &port).start().await;
@@ -143,10 +151,37 @@ async fn frames_larger_than_max_payload_go_in_pieces_and_larger_records_are_told
     Traffic::start(&proxy, 2_000, 2_005, 20_000).end().await;
     let balance = settled(&proxy).await;
     assert_eq!((balance.shipped(), balance.dropped_for("max_payload")), (2_000, 5));
+    for misfit in [
+        "the server's max_payload (8KiB) is less than frame.max_bytes (256KiB)",
+        "the server's max_payload (8KiB) is less than a record with two bodies of capture.body_max (64KiB)",
+    ] {
+        assert_eq!(proxy.output().matches(misfit).count(), 1, "{}", proxy.output());
+    }
     proxy.terminate();
     proxy.exit_status(Duration::from_secs(10)).await;
     let stored = Stored::of(&nats).await;
     assert_eq!(stored.losses, [("max_payload".to_owned(), 5)].into());
+    assert!(
+        stored.ids.iter().all(|id| !id.contains('+')),
+        "frames are made to fit: {:?}",
+        stored.ids
+    );
+    stored.assert_whole(2_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_max_payload_that_became_smaller_takes_what_was_spooled_in_pieces() {
+    let (upstream, port, spool) = (upstream(), Port::reserve(), tempfile::tempdir().unwrap());
+    let mut nats = NatsServer::start().await;
+    nats.kill();
+    let proxy = proxy(&upstream, &nats.url(), spool.path(), &port).start().await;
+    Traffic::start(&proxy, 0, 2_000, 300).end().await;
+    nats.configure("max_payload: 8192");
+    nats.restart().await;
+    let balance = settled(&proxy).await;
+    assert_eq!((balance.shipped(), balance.dropped()), (2_000, 0));
+    let stored = Stored::of(&nats).await;
+    assert!(stored.ids.iter().any(|id| id.contains('+')), "{:?}", stored.ids);
     stored.assert_whole(2_000);
 }
 
