@@ -3,6 +3,7 @@
 //! | Type | What it is |
 //! |---|---|
 //! | [`NatsServer`] | nats-server with JetStream on a file store |
+//! | [`NatsCluster`] | three of them that hold streams together |
 //! | [`Jaeger`] | Jaeger all-in-one, spans in memory |
 //! | [`VictoriaLogs`] | a store that takes Loki's push protocol |
 //! | [`LokiDouble`] | answers pushes as Loki documents it, refusals too |
@@ -35,6 +36,7 @@ mod authority;
 mod hosted;
 mod jaeger;
 mod loki_double;
+mod nats_cluster;
 mod nats_server;
 mod otlp_double;
 mod port;
@@ -50,6 +52,7 @@ mod victoria_logs;
 pub use authority::{Authority, CertificateFiles};
 pub use jaeger::{Jaeger, Span};
 pub use loki_double::{Answer, Entry, LokiDouble, LokiLimits, Push};
+pub use nats_cluster::NatsCluster;
 pub use nats_server::NatsServer;
 pub use otlp_double::{OtlpAnswer, OtlpDouble, OtlpRequest};
 pub use port::Port;
