@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint unit test tools clean
+.PHONY: help demo check lint unit test soak tools clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -38,6 +38,10 @@ test: tools lint ## everything, on real servers: what CI runs
 	DEMO_ONCE=1 DEMO_PROFILE=dev .ci/demo
 	.ci/venv/bin/python .ci/checks/stack.py
 	cargo nextest run --locked --workspace
+
+soak: tools ## an hour of load with an outage in every round, or as long as SOAK_SECONDS says
+	cargo build --locked --workspace --bins
+	SIDELOG_SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) cargo test --locked -p sidelog-proxy --test outage -- --ignored --exact soak::soak --nocapture
 
 tools: ## install what tests and checks need
 	@.ci/install test
