@@ -1,21 +1,26 @@
-//! The admin endpoints: `/livez`, `/readyz`, `/metrics`.
+//! The admin endpoints: `/livez`, `/readyz`, `/metrics`, and the program's own [`Verb`]s.
 //!
 //! Invariants:
 //! - at most [`MAX_CONNECTIONS`] connections, each for one request and [`CONNECTION_TIME`] at most: a scraper that hangs
 //!   holds nothing up
+//! - what isn't for everybody answers to loopback alone ([`verb`])
 //! - `/readyz` is 503 from the moment a shutdown is requested, while the rest still answers
+
+pub mod client;
+mod verb;
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,6 +33,8 @@ use tokio::task::JoinSet;
 
 use crate::drain::Shutdown;
 use crate::settings::address;
+
+pub use verb::{Act, Page, Verb};
 
 /// Connections served at a time; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 64;
@@ -101,11 +108,10 @@ impl Admin {
     /// # Errors
     ///
     /// The runtime refuses the listener.
-    pub async fn serve(self, registry: Arc<Registry>, ready: Ready, shutdown: Shutdown) -> io::Result<()> {
+    pub async fn serve(self, endpoints: Endpoints, shutdown: Shutdown) -> io::Result<()> {
         let listener = tokio::net::TcpListener::from_std(self.listener)?;
-        let endpoints = Arc::new(Endpoints {
-            registry,
-            ready,
+        let served = Arc::new(Served {
+            endpoints,
             shutdown: shutdown.clone(),
         });
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -113,17 +119,17 @@ impl Admin {
         loop {
             let accepted = async {
                 let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
-                let (stream, _) = listener.accept().await?;
-                Ok::<_, io::Error>((permit, stream))
+                let (stream, peer) = listener.accept().await?;
+                Ok::<_, io::Error>((permit, stream, peer.ip()))
             };
             tokio::select! {
                 () = shutdown.forced() => return Ok(()),
                 Some(_) = connections.join_next() => {}
                 accepted = accepted => match accepted {
-                    Ok((permit, stream)) => {
-                        let endpoints = Arc::clone(&endpoints);
+                    Ok((permit, stream, peer)) => {
+                        let served = Arc::clone(&served);
                         connections.spawn(async move {
-                            serve_connection(stream, endpoints).await;
+                            serve_connection(stream, peer, served).await;
                             drop(permit);
                         });
                     }
@@ -146,10 +152,10 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-async fn serve_connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
-    let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-        let response = endpoints.answer(request.method(), request.uri().path());
-        async move { Ok::<_, Infallible>(response) }
+async fn serve_connection(stream: TcpStream, peer: IpAddr, served: Arc<Served>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let served = Arc::clone(&served);
+        async move { Ok::<_, Infallible>(served.answer(peer, request).await) }
     });
     let connection = http1::Builder::new()
         .keep_alive(false)
@@ -164,41 +170,55 @@ async fn serve_connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
     }
 }
 
-/// What is answered, from method and path alone.
-struct Endpoints {
-    registry: Arc<Registry>,
-    ready: Ready,
-    shutdown: Shutdown,
+/// What a program answers.
+pub struct Endpoints {
+    /// `/metrics`.
+    pub registry: Arc<Registry>,
+    /// `/readyz`.
+    pub ready: Ready,
+    /// The rest; no two at one path.
+    pub verbs: Vec<Verb>,
 }
 
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Endpoints").finish_non_exhaustive()
+        f.debug_struct("Endpoints")
+            .field("verbs", &self.verbs)
+            .finish_non_exhaustive()
     }
 }
 
-impl Endpoints {
-    fn answer(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
-        let endpoint = match path {
+/// The endpoints of a process that may be ending.
+#[derive(Debug)]
+struct Served {
+    endpoints: Endpoints,
+    shutdown: Shutdown,
+}
+
+impl Served {
+    async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+        let endpoint = match request.uri().path() {
             "/livez" => Self::live,
             "/readyz" => Self::readiness,
             "/metrics" => Self::metrics,
-            _ => {
-                return response(
-                    StatusCode::NOT_FOUND,
-                    TEXT,
-                    "not found; there are /livez, /readyz and /metrics\n",
-                );
-            }
+            path => match self.endpoints.verbs.iter().find(|verb| verb.path == path) {
+                Some(verb) => return act(verb, peer, request).await,
+                None => return self.not_found(),
+            },
         };
-        if method != Method::GET && method != Method::HEAD {
-            let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, "use GET\n");
-            refused
-                .headers_mut()
-                .insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refused;
+        if request.method() != Method::GET && request.method() != Method::HEAD {
+            return not_allowed("GET, HEAD", "use GET\n");
         }
         endpoint(self)
+    }
+
+    fn not_found(&self) -> Response<Full<Bytes>> {
+        let mut text = "not found; there are GET /livez, GET /readyz, GET /metrics".to_owned();
+        for verb in &self.endpoints.verbs {
+            text.push_str(&format!(", {verb:?}"));
+        }
+        text.push('\n');
+        response(StatusCode::NOT_FOUND, TEXT, text)
     }
 
     fn live(&self) -> Response<Full<Bytes>> {
@@ -208,7 +228,7 @@ impl Endpoints {
     fn readiness(&self) -> Response<Full<Bytes>> {
         if self.shutdown.is_requested() {
             response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "shutting down\n")
-        } else if (self.ready)() {
+        } else if (self.endpoints.ready)() {
             response(StatusCode::OK, TEXT, "ok\n")
         } else {
             response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n")
@@ -217,7 +237,7 @@ impl Endpoints {
 
     fn metrics(&self) -> Response<Full<Bytes>> {
         let mut text = String::new();
-        match encode(&mut text, &self.registry) {
+        match encode(&mut text, &self.endpoints.registry) {
             Ok(()) => response(StatusCode::OK, OPEN_METRICS, text),
             Err(_) => response(
                 StatusCode::INTERNAL_SERVER_ERROR,
@@ -226,6 +246,38 @@ impl Endpoints {
             ),
         }
     }
+}
+
+/// Has the program do what it is asked for, if this peer may ask.
+async fn act(verb: &Verb, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
+    if let Some(reason) = verb::refusal(peer, request.headers()) {
+        return response(StatusCode::FORBIDDEN, TEXT, reason);
+    }
+    if request.method() != verb.method {
+        return not_allowed(verb.method.as_str(), format!("use {}\n", verb.method));
+    }
+    let body = match Limited::new(request.into_body(), verb::BODY_MAX).collect().await {
+        Ok(body) => body.to_bytes(),
+        Err(_) => {
+            return response(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                TEXT,
+                "the body is too large, or broke off\n",
+            );
+        }
+    };
+    match (verb.act)(&body) {
+        Ok(page) => response(StatusCode::OK, page.content_type, page.text),
+        Err(reason) => response(StatusCode::BAD_REQUEST, TEXT, format!("{reason}\n")),
+    }
+}
+
+fn not_allowed(allowed: &str, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, TEXT, text);
+    if let Ok(allowed) = HeaderValue::from_str(allowed) {
+        refused.headers_mut().insert(ALLOW, allowed);
+    }
+    refused
 }
 
 fn response(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -1,11 +1,13 @@
-//! The two steps of an orderly end: requested, then forced.
+//! The steps of an orderly end: drained, requested, forced.
 //!
 //! Invariants:
-//! - a step is never taken back, and forcing requests too
+//! - a step is never taken back, and each takes those before it, too
 //! - whoever asks late is answered at once: a step is a state, not an event
+//! - asking whether a step is taken is one load: it is asked on the request path
 
 use std::io;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +20,7 @@ const SAME_SIGNAL: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Running,
+    Draining,
     Requested,
     Forced,
 }
@@ -26,6 +29,8 @@ enum Step {
 #[derive(Debug, Clone)]
 pub struct Shutdown {
     step: watch::Sender<Step>,
+    /// The same step, for those who only look.
+    reached: Arc<AtomicU8>,
 }
 
 impl Default for Shutdown {
@@ -40,6 +45,7 @@ impl Shutdown {
     pub fn new() -> Self {
         Self {
             step: watch::Sender::new(Step::Running),
+            reached: Arc::new(AtomicU8::new(Step::Running as u8)),
         }
     }
 
@@ -74,6 +80,11 @@ impl Shutdown {
         Ok(shutdown)
     }
 
+    /// Says that an end will be asked for soon: what keeps others here is to be let go of, everything else goes on.
+    pub fn drain(&self) {
+        self.advance(Step::Draining);
+    }
+
     /// Asks for an orderly end.
     pub fn request(&self) {
         self.advance(Step::Requested);
@@ -84,37 +95,53 @@ impl Shutdown {
         self.advance(Step::Forced);
     }
 
+    /// Whether an end was announced or asked for.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.is_at(Step::Draining)
+    }
+
     /// Whether an end was asked for, in either way.
     #[must_use]
     pub fn is_requested(&self) -> bool {
-        *self.step.borrow() >= Step::Requested
+        self.is_at(Step::Requested)
     }
 
     /// Whether an end now was asked for.
     #[must_use]
     pub fn is_forced(&self) -> bool {
-        *self.step.borrow() >= Step::Forced
+        self.is_at(Step::Forced)
+    }
+
+    /// Waits until an end is announced or asked for. Cancel safe.
+    pub async fn draining(&self) {
+        self.until(Step::Draining).await;
     }
 
     /// Waits until an end is asked for, in either way. Cancel safe.
     pub async fn requested(&self) {
-        self.reached(Step::Requested).await;
+        self.until(Step::Requested).await;
     }
 
     /// Waits until an end now is asked for. Cancel safe.
     pub async fn forced(&self) {
-        self.reached(Step::Forced).await;
+        self.until(Step::Forced).await;
     }
 
     fn advance(&self, to: Step) {
         self.step.send_if_modified(|step| {
             let advances = *step < to;
             *step = to.max(*step);
+            self.reached.store(*step as u8, Ordering::Release);
             advances
         });
     }
 
-    async fn reached(&self, wanted: Step) {
+    fn is_at(&self, wanted: Step) -> bool {
+        self.reached.load(Ordering::Acquire) >= wanted as u8
+    }
+
+    async fn until(&self, wanted: Step) {
         // An error would mean that all senders are gone, but `self` is one.
         drop(self.step.subscribe().wait_for(|step| *step >= wanted).await);
     }
@@ -151,9 +178,23 @@ mod tests {
     #[test]
     fn nothing_ends_unasked() {
         let shutdown = Shutdown::new();
-        assert!(!shutdown.is_requested());
+        assert!(!shutdown.is_draining() && !shutdown.is_requested());
+        assert!(shutdown.draining().now_or_never().is_none());
         assert!(shutdown.requested().now_or_never().is_none());
         assert!(shutdown.forced().now_or_never().is_none());
+    }
+
+    #[test]
+    fn a_drain_asks_for_no_end_and_an_end_is_a_drain() {
+        let shutdown = Shutdown::new();
+        shutdown.drain();
+        assert!(shutdown.is_draining() && !shutdown.is_requested());
+        assert!(shutdown.draining().now_or_never().is_some());
+        assert!(shutdown.requested().now_or_never().is_none());
+        let asked = Shutdown::new();
+        asked.request();
+        asked.drain();
+        assert!(asked.is_draining() && asked.is_requested());
     }
 
     #[test]

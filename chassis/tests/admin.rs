@@ -1,14 +1,17 @@
 //! The admin endpoints, on a real socket.
 
 #![expect(clippy::expect_used, reason = "a test stops where something is not as it needs it")]
+#![expect(clippy::print_stderr, reason = "a test that skips a part says so")]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use http::Method;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::registry::Registry;
-use sidelog_chassis::admin::{Admin, MAX_CONNECTIONS};
+use sidelog_chassis::admin::client::{AskError, ask};
+use sidelog_chassis::admin::{Admin, Endpoints, MAX_CONNECTIONS, Page, Verb};
 use sidelog_chassis::drain::Shutdown;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,7 +26,11 @@ struct Served {
 
 impl Served {
     fn start() -> Self {
-        let admin = Admin::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        Self::start_at("127.0.0.1:0")
+    }
+
+    fn start_at(address: &str) -> Self {
+        let admin = Admin::bind(address.parse().expect("an address")).expect("a free port");
         let address = admin.local_addr();
         let mut registry = Registry::with_prefix("sidelog");
         let counter: Counter = Counter::default();
@@ -35,7 +42,15 @@ impl Served {
             let ready = Arc::clone(&ready);
             Arc::new(move || ready.load(Ordering::Relaxed))
         };
-        let task = tokio::spawn(admin.serve(Arc::new(registry), is_ready, shutdown.clone()));
+        let endpoints = Endpoints {
+            registry: Arc::new(registry),
+            ready: is_ready,
+            verbs: vec![Verb::new(Method::PUT, "/echo", |body| match body {
+                b"" => Err("write something".to_owned()),
+                body => Ok(Page::text(String::from_utf8_lossy(body))),
+            })],
+        };
+        let task = tokio::spawn(admin.serve(endpoints, shutdown.clone()));
         Self {
             address,
             ready,
@@ -124,6 +139,100 @@ async fn other_methods_and_paths_are_refused() {
     assert!(served.get("/livez/x").await.starts_with("HTTP/1.1 404 "));
     assert!(served.get("/livez?verbose").await.starts_with("HTTP/1.1 200 "));
     served.stop().await;
+}
+
+#[tokio::test]
+async fn a_verb_of_the_program_is_done_or_refused_with_a_sentence() {
+    let served = Served::start();
+    let put = |body: &str| {
+        format!(
+            "PUT /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let done = served.ask(&put("hello")).await;
+    assert!(
+        done.starts_with("HTTP/1.1 200 ") && done.ends_with("\r\n\r\nhello"),
+        "{done}"
+    );
+    let refused = served.ask(&put("")).await;
+    assert!(
+        refused.starts_with("HTTP/1.1 400 ") && refused.ends_with("write something\n"),
+        "{refused}"
+    );
+    let get = served.ask("GET /echo HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    assert!(
+        get.starts_with("HTTP/1.1 405 ") && get.contains("allow: PUT\r\n") && get.ends_with("use PUT\n"),
+        "{get}"
+    );
+    let large = served.ask(&put(&"x".repeat(5_000))).await;
+    assert!(large.starts_with("HTTP/1.1 413 "), "{large}");
+    let page = served
+        .ask("PUT /echo HTTP/1.1\r\nHost: a.example\r\nContent-Length: 1\r\n\r\nx")
+        .await;
+    assert!(
+        page.starts_with("HTTP/1.1 403 ") && page.contains("not from a web page"),
+        "{page}"
+    );
+    let unknown = served.get("/nothing").await;
+    assert!(
+        unknown.contains("GET /livez") && unknown.contains("PUT /echo"),
+        "{unknown}"
+    );
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_verb_answers_only_to_loopback() {
+    let served = Served::start_at("[::]:0");
+    let port = served.address.port();
+    let mut asked = 0;
+    for own in own_addresses() {
+        let mut stream = TcpStream::connect((own, port)).await.expect("a connection");
+        stream
+            .write_all(b"PUT /echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+            .await
+            .expect("the request is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        let expected = if own.is_loopback() { "200" } else { "403" };
+        assert!(answer.starts_with(&format!("HTTP/1.1 {expected} ")), "{own}: {answer}");
+        let is_told = answer.contains("only from loopback");
+        assert_eq!(is_told, !own.is_loopback(), "{own}: {answer}");
+        asked += 1;
+    }
+    assert!(asked > 0, "no address was tried");
+    served.stop().await;
+}
+
+/// 127.0.0.1, and the address by which others know this machine, where it has one.
+fn own_addresses() -> Vec<std::net::IpAddr> {
+    let mut own = vec![std::net::Ipv4Addr::LOCALHOST.into()];
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    // Nothing is sent: the system only says which address it would send from.
+    if socket.connect("192.0.2.1:9").is_ok() {
+        own.extend(socket.local_addr().map(|address| address.ip()));
+    }
+    if own.len() == 1 {
+        eprintln!("SKIPPED in part: this machine has no address but loopback");
+    }
+    own
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_asks_the_process_at_its_address() {
+    let served = Served::start();
+    served.ready.store(true, Ordering::Relaxed);
+    let address = served.address;
+    assert_eq!(ask(address, &Method::GET, "/readyz").expect("ready"), "ok\n");
+    let refused = ask(address, &Method::POST, "/readyz").expect_err("a wrong method");
+    assert_eq!(
+        refused.to_string(),
+        format!("{address} (admin.address) answered \"405 Method Not Allowed use GET\"")
+    );
+    served.stop().await;
+    let away = ask(address, &Method::GET, "/readyz").expect_err("it has ended");
+    assert!(matches!(away, AskError::Away { .. }), "{away}");
 }
 
 #[tokio::test]

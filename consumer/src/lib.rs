@@ -60,7 +60,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_client::registry::Registry;
-use sidelog_chassis::admin::Admin;
+use sidelog_chassis::admin::{Admin, Endpoints};
 use sidelog_chassis::drain::Shutdown;
 use sidelog_chassis::nats::{self, Connection};
 use tokio::sync::{mpsc, watch};
@@ -167,7 +167,12 @@ impl Consumer {
             metrics,
         };
         let lanes = Lanes::new(limits(&settings), Arc::new(transfer), sorter, letters);
-        let served = admin.serve(Arc::new(registry), Arc::new(|| true), shutdown.clone());
+        let endpoints = Endpoints {
+            registry: Arc::new(registry),
+            ready: Arc::new(|| true),
+            verbs: Vec::new(),
+        };
+        let served = admin.serve(endpoints, shutdown.clone());
         let helpers = [
             tokio::spawn(async move {
                 if let Err(error) = served.await {

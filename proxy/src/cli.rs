@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use http::Method;
+use sidelog_chassis::admin::client;
 use sidelog_chassis::{cli, settings};
 
 use crate::settings::{DEFAULTS, PROGRAM, Settings};
@@ -32,6 +34,9 @@ enum Command {
     Explain,
     /// Prints a file with every key, its default and what it does
     Defaults,
+    /// Asks the running proxy with the same settings to let its clients go: it goes on serving, and tells them to close.
+    /// Returns at once; for a preStop hook. Only SIGTERM ends the proxy
+    Drain,
 }
 
 /// What `main` does: 0 ended as asked, 1 failed, 2 bad usage or settings.
@@ -48,6 +53,7 @@ pub fn main() -> ExitCode {
         Some(Command::Check) => check(config.as_deref()),
         Some(Command::Explain) => explained(config.as_deref()),
         Some(Command::Defaults) => cli::print(DEFAULTS),
+        Some(Command::Drain) => drain(config.as_deref()),
     }
 }
 
@@ -73,6 +79,21 @@ fn check(config: Option<&Path>) -> ExitCode {
         ));
     }
     code
+}
+
+fn drain(config: Option<&Path>) -> ExitCode {
+    let settings: Settings = match settings::load(&PROGRAM, config, &settings::snapshot()) {
+        Ok(settings) => settings,
+        // Told, with its exit status, by the check.
+        Err(_) => return cli::check::<Settings>(&PROGRAM, config),
+    };
+    match client::ask(settings.admin.address, &Method::POST, crate::DRAIN) {
+        Ok(answer) => cli::print(answer),
+        Err(error) => {
+            cli::tell(format_args!("drain: {error}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn explained(config: Option<&Path>) -> ExitCode {

@@ -29,7 +29,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use sidelog_chassis::admin::Admin;
+use http::Method;
+use sidelog_chassis::admin::{Admin, Endpoints, Page, Verb};
 use sidelog_chassis::drain::Shutdown;
 use uuid::Uuid;
 
@@ -145,20 +146,22 @@ impl Sidecar {
             queue: Arc::clone(&queue),
             counts: shipped,
             spans,
+            shutdown: shutdown.clone(),
         })?;
         for bound in &listeners {
             tracing::info!(address = %bound.address(), "listening");
         }
         tracing::info!(address = %admin.local_addr(), "admin listening");
-        let traffic = Traffic::start(listeners, watch, recorder, connections)?;
+        let traffic = Traffic::start(listeners, watch, recorder, connections, shutdown.clone())?;
 
         let serving = Arc::new(AtomicBool::new(true));
         let ready = Arc::clone(&serving);
-        let admin = admin.serve(
-            Arc::new(registry),
-            Arc::new(move || ready.load(Ordering::Acquire)),
-            shutdown.clone(),
-        );
+        let endpoints = Endpoints {
+            registry: Arc::new(registry),
+            ready: Arc::new(move || ready.load(Ordering::Acquire)),
+            verbs: vec![drain_verb(shutdown.clone())],
+        };
+        let admin = admin.serve(endpoints, shutdown.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -178,6 +181,20 @@ impl Sidecar {
         tell_end(&queue);
         Ok(())
     }
+}
+
+/// Where `sidelog-proxy drain` asks.
+pub(crate) const DRAIN: &str = "/drain";
+
+/// `POST /drain`: clients are let go of, nothing else changes; only a signal ends.
+fn drain_verb(shutdown: Shutdown) -> Verb {
+    Verb::new(Method::POST, DRAIN, move |_| {
+        if !shutdown.is_draining() {
+            tracing::info!("draining: answers tell clients to close; SIGTERM ends");
+            shutdown.drain();
+        }
+        Ok(Page::text("draining\n"))
+    })
 }
 
 fn warn_of_unredacted(settings: &Settings) {

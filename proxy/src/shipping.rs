@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use futures_util::FutureExt;
+use sidelog_chassis::drain::Shutdown;
 use sidelog_chassis::nats::{self, Connection};
 use sidelog_record::frame::{Frame, FrameBuilder};
 use tokio::sync::watch;
@@ -89,6 +90,8 @@ pub struct Setup {
     pub counts: Arc<Counts>,
     /// What is counted of spans.
     pub spans: Arc<SpanCounts>,
+    /// From the drain on nothing lingers. The end comes by [`Shipping::finish`].
+    pub shutdown: Shutdown,
 }
 
 /// The running thread.
@@ -162,6 +165,7 @@ struct Shipper {
     spans: Option<Spans<Otlp>>,
     counts: Arc<Counts>,
     pace: Pace,
+    shutdown: Shutdown,
 }
 
 impl Shipper {
@@ -180,6 +184,7 @@ impl Shipper {
             spans: exporter.map(|exporter| Spans::new(exporter, &settings.traces, setup.spans)),
             counts,
             pace: Pace::new(Instant::now()),
+            shutdown: setup.shutdown,
             generation: setup.generation,
             identity: setup.identity,
             queue,
@@ -231,7 +236,8 @@ impl Shipper {
         let frame_max = self.generation.settings.frame.max_bytes.as_usize();
         self.frame.set_max_bytes(frame_max.min(self.delivery.message_max()));
         self.read();
-        let linger = if is_ending {
+        let must_not_linger = is_ending || self.shutdown.is_draining();
+        let linger = if must_not_linger {
             Duration::ZERO
         } else {
             self.generation.settings.frame.linger
@@ -246,7 +252,7 @@ impl Shipper {
         }
         self.delivery.work(is_ending);
         if let Some(spans) = &mut self.spans {
-            spans.begin(is_ending);
+            spans.begin(must_not_linger);
         }
     }
 
@@ -481,6 +487,7 @@ mod tests {
             queue: Queue::new(limits, 1),
             counts: Arc::default(),
             spans: Arc::default(),
+            shutdown: Shutdown::new(),
         };
         let redactor = Redactor::new(&setup.generation.settings.redaction).unwrap();
         Shipper::new(setup, connection, None, redactor)
@@ -521,6 +528,18 @@ mod tests {
         let balance = queue.ledger().balance();
         assert_eq!((counts.panics(), balance.spooled), (1, 100));
         assert!(balance.adds_up(), "{balance:?}");
+    }
+
+    #[tokio::test]
+    async fn nothing_lingers_from_the_drain_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shipper = shipper(folder.path()).await;
+        shipper.queue.offer(&exchange(b"{}"));
+        shipper.work(false);
+        assert_eq!(shipper.frame.count(), 1, "a frame lingers");
+        shipper.shutdown.drain();
+        shipper.work(false);
+        assert!(shipper.frame.is_empty());
     }
 
     #[tokio::test]

@@ -25,12 +25,14 @@ use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
 use pingora_rustls::{RootCertStore, load_platform_certs_incl_env_into_store};
+use sidelog_chassis::drain::Shutdown;
 use tokio::sync::watch;
 
 pub mod accept;
 pub mod capture;
 pub mod chunks;
 pub mod client;
+pub mod closing;
 pub mod count;
 pub mod head;
 pub mod hop;
@@ -51,6 +53,7 @@ pub mod watched;
 use crate::settings::{Listener, Settings};
 use accept::{Accept, Connections};
 use capture::Recorder;
+use closing::Closing;
 use peer::Upstreams;
 use refused::Front;
 use route::Router;
@@ -143,7 +146,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Starts serving on the bound sockets.
+    /// Starts serving on the bound sockets. Clients are let go of from the drain on; only [`drain`](Self::drain) stops.
     ///
     /// # Errors
     /// When the threads can't be started.
@@ -152,6 +155,7 @@ impl Traffic {
         watch: Arc<Watch>,
         recorder: Arc<Recorder>,
         connections: Arc<Connections>,
+        shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
         let runtime =
             runtime(recorder.generation.settings.runtime.threads).context("failed to start the traffic runtime")?;
@@ -160,7 +164,7 @@ impl Traffic {
             .name("traffic".to_owned())
             .spawn(move || {
                 runtime.spawn(watch.follow());
-                runtime.block_on(serve(bound, &recorder, &connections, stopping));
+                runtime.block_on(serve(bound, &recorder, &connections, &shutdown, stopping));
                 // Whatever is still open is cut here; each exchange hands itself over as it is dropped.
                 runtime.shutdown_timeout(Duration::ZERO);
             })
@@ -193,14 +197,16 @@ async fn serve(
     bound: Vec<Bound>,
     recorder: &Arc<Recorder>,
     connections: &Arc<Connections>,
+    ending: &Shutdown,
     mut stopping: watch::Receiver<Option<Instant>>,
 ) {
     let (shutdown, watch) = watch::channel(false);
+    let closing = Closing::new(ending.clone());
     let router = Arc::new(Router::new(&recorder.generation.settings.routes));
     let services: Vec<_> = (0..)
         .zip(bound)
         .map(|(index, bound)| {
-            let (mut service, fds) = listening(index, bound, recorder, &router, connections);
+            let (mut service, fds) = listening(index, bound, recorder, &router, connections, &closing);
             let watch = watch.clone();
             tokio::spawn(async move { service.start_service(Some(fds), watch, 1).await })
         })
@@ -226,13 +232,14 @@ fn listening(
     recorder: &Arc<Recorder>,
     router: &Arc<Router>,
     connections: &Arc<Connections>,
+    closing: &Closing,
 ) -> (Service<Accept<pingora::proxy::HttpProxy<Proxy>>>, ListenFds) {
     let settings = &recorder.generation.settings;
     let name = bound.address.to_string();
     let mut fds = Fds::new();
     fds.add(name.clone(), bound.socket.into_raw_fd());
     let OfFiles { tls, upstreams } = bound.files;
-    let proxy = Proxy::new(recorder, router, upstreams, &bound.listener, index);
+    let proxy = Proxy::new(recorder, router, closing, upstreams, &bound.listener, index);
     let mut proxy = http_proxy(&conf(settings), proxy);
     let mut options = HttpServerOptions::default();
     options.h2c = true;
@@ -247,7 +254,14 @@ fn listening(
         .max_concurrent_streams(settings.limits.h2_streams_max);
     proxy.h2_options = Some(h2);
     let front = Arc::new(Front::new(recorder, router, index));
-    let accept = Accept::new(proxy, Arc::clone(connections), Arc::clone(recorder), front, tls);
+    let accept = Accept::new(
+        proxy,
+        Arc::clone(connections),
+        Arc::clone(recorder),
+        front,
+        tls,
+        closing.clone(),
+    );
     let mut service = Service::new(name.clone(), accept);
     // The accept layer reads straight to where bytes are wanted: a buffer beneath would be held by idle connections, too.
     service.add_listener(ListenerConfig::tcp(&name).l4_buffer(L4BufferSettings::default().read(0)));

@@ -40,6 +40,7 @@ pub use streams::Upload;
 use wire::{Answer, Home, Judges, Wire};
 
 use super::capture::Recorder;
+use super::closing::Closing;
 use super::refused::Witness;
 use super::tls::ServerTls;
 
@@ -53,6 +54,7 @@ pub struct Accept<A> {
     recorder: Arc<Recorder>,
     witness: Arc<dyn Witness>,
     tls: Option<Arc<ServerTls>>,
+    closing: Closing,
 }
 
 impl<A> Accept<A> {
@@ -63,6 +65,7 @@ impl<A> Accept<A> {
         recorder: Arc<Recorder>,
         witness: Arc<dyn Witness>,
         tls: Option<Arc<ServerTls>>,
+        closing: Closing,
     ) -> Self {
         Self {
             inner: Arc::new(Streams {
@@ -75,6 +78,7 @@ impl<A> Accept<A> {
             recorder,
             witness,
             tls,
+            closing,
         }
     }
 
@@ -126,7 +130,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
         if self.tls.is_some() && !wire.is_raw() {
             wire.try_peek(&mut [0; PREFACE.len()]).await.ok()?;
         }
-        let reusable = self.inner.process_new(Box::new(wire), shutdown).await;
+        let reusable = self.inner.process_new(Box::new(wire), &self.closing.connection()).await;
         let left = home.lock().take();
         if let Some(stream) = left {
             refusal::linger(stream).await;

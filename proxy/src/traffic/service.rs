@@ -21,6 +21,7 @@ use sidelog_record::End;
 use super::accept::{self, Upload};
 use super::capture::{Capture, Recorder, RequestHead};
 use super::client;
+use super::closing::Closing;
 use super::hop;
 use super::outcome;
 use super::peer::{Asks, Target, Upstreams};
@@ -43,6 +44,7 @@ const INFORMATIONAL_MAX: u32 = 100;
 pub struct Proxy {
     recorder: Arc<Recorder>,
     router: Arc<Router>,
+    closing: Closing,
     upstreams: Upstreams,
     listener: Listener,
     index: u16,
@@ -76,6 +78,7 @@ impl Proxy {
     pub fn new(
         recorder: &Arc<Recorder>,
         router: &Arc<Router>,
+        closing: &Closing,
         upstreams: Upstreams,
         listener: &Listener,
         index: u16,
@@ -83,6 +86,7 @@ impl Proxy {
         Self {
             recorder: Arc::clone(recorder),
             router: Arc::clone(router),
+            closing: closing.clone(),
             upstreams,
             listener: listener.clone(),
             index,
@@ -354,7 +358,7 @@ impl ProxyHttp for Proxy {
         } else {
             accept::answer_begins(session, ctx.upload.as_deref());
         }
-        if session.is_process_shutting_down() {
+        if self.closing.is_draining() && !switching {
             session.set_keepalive(None);
         }
         Ok(())
