@@ -90,7 +90,7 @@ def schemas(report):
                 report.expect(True, what)
             except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
                 report.expect(False, f"{what}: {error}")
-        if document["kind"] == "ConfigMap" and "consumer.toml" in document["data"]:
+        if document["kind"] == "ConfigMap" and "consumer.toml" in document.get("data", {}):
             accepted("sidelog-consumer", {"SIDELOG_CONFIG_TOML": document["data"]["consumer.toml"]}, report, what)
 
 
