@@ -37,6 +37,7 @@ test: tools lint ## everything, on real servers: what CI runs
 	.ci/venv/bin/python .ci/checks/readme.py
 	DEMO_ONCE=1 DEMO_PROFILE=dev .ci/demo
 	.ci/venv/bin/python .ci/checks/stack.py
+	.ci/venv/bin/python .ci/checks/chart.py
 	cargo nextest run --locked --workspace
 
 soak: tools ## an hour of load with an outage in every round, or as long as SOAK_SECONDS says
