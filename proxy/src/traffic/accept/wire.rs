@@ -161,6 +161,14 @@ pub(super) struct Wire {
     pub(super) deadline: Deadline,
     stalled: Deadline,
     pub(super) shutdown: ShutdownWatch,
+    ending: Option<Ending>,
+}
+
+/// The end of the process, waited for.
+type Ending = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+fn ended(mut shutdown: ShutdownWatch) -> Ending {
+    Box::pin(async move { while !*shutdown.borrow_and_update() && shutdown.changed().await.is_ok() {} })
 }
 
 impl std::fmt::Debug for Wire {
@@ -201,6 +209,7 @@ impl Wire {
             deadline,
             stalled: Deadline::default(),
             shutdown,
+            ending: None,
         }
     }
 
@@ -579,7 +588,10 @@ impl Wire {
             self.phase = Phase::Over;
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        let is_leaving = *self.shutdown.borrow() && connection.open.is_none();
+        // Whoever waits for the client is to hear of the end, too.
+        let ending = self.ending.get_or_insert_with(|| ended(self.shutdown.clone()));
+        let has_ended = *self.shutdown.borrow() || (came.is_pending() && ending.as_mut().poll(cx).is_ready());
+        let is_leaving = has_ended && connection.open.is_none();
         let (was_reading, is_reading) = (connection.is_reading, connection.frames.is_incomplete());
         connection.is_reading = is_reading;
         match (is_reading, is_leaving) {
