@@ -1,7 +1,8 @@
 //! `[limits]`: how much, how many and how long each side may.
 //!
 //! Invariants:
-//! - With the defaults, what a client can make the proxy hold fits a container of 128 MiB (`tests/wall/memory.rs`).
+//! - As many idle connections as are taken by default fit a container of 128 MiB, and so do heads without end and requests
+//!   sent ahead (`tests/wall/memory.rs`).
 
 use std::time::Duration;
 
@@ -71,7 +72,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 2_500,
+            connections_max: 2_000,
             header_timeout: Duration::from_secs(10),
             header_max: ByteSize::kib(64),
             header_fields_max: 200,

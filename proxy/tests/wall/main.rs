@@ -2,8 +2,9 @@
 
 #![expect(
     clippy::panic,
+    clippy::print_stdout,
     clippy::unwrap_used,
-    reason = "a test stops at the first thing that is not as it expects"
+    reason = "a test stops at the first thing that is not as it expects, and shows what it measured"
 )]
 
 mod chunking;
@@ -13,6 +14,7 @@ mod framing;
 mod host;
 mod hostile;
 mod http2;
+mod memory;
 mod pipelining;
 mod records;
 mod request_line;

@@ -1,0 +1,103 @@
+//! What many connections hold. Each figure is printed.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use testbed::wait;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::stand::{Stand, next, statuses};
+
+const MIB: u64 = 1024 * 1024;
+
+/// As many open files as this process may have; the proxy inherits it.
+fn many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, most).unwrap();
+}
+
+async fn stand(connections_max: u32) -> Stand {
+    many_files();
+    Stand::with(|command| {
+        command
+            .env("SIDELOG_LIMITS__CONNECTIONS_MAX", connections_max)
+            .env("SIDELOG_CAPTURE__ENABLED", "true")
+    })
+    .await
+}
+
+fn report(what: &str, stand: &Stand, before: u64, connections: u64, most: u64) {
+    let now = stand.proxy.resident_bytes();
+    let each = now.saturating_sub(before) / connections;
+    println!(
+        "{what}: {} MiB, before {} MiB, {each} bytes a connection",
+        now / MIB,
+        before / MIB
+    );
+    assert!(now < most, "{what}: {} MiB", now / MIB);
+}
+
+async fn idle(stand: &Stand, count: usize) -> Vec<TcpStream> {
+    let mut clients = Vec::with_capacity(count);
+    for _ in 0..count {
+        let mut client = TcpStream::connect(stand.address()).await.unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        assert_eq!(statuses(&next(&mut client).await), [200]);
+        clients.push(client);
+    }
+    clients
+}
+
+#[tokio::test]
+async fn as_many_idle_connections_as_are_taken_by_default_fit_128_mib() {
+    many_files();
+    let stand = Stand::start().await;
+    let before = stand.proxy.resident_bytes();
+    let clients = idle(&stand, 1_990).await;
+    report("1,990 idle", &stand, before, 1_990, 128 * MIB);
+    drop(clients);
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn heads_without_end_hold_little() {
+    let stand = stand(20_000).await;
+    let before = stand.proxy.resident_bytes();
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nx: {}", "a".repeat(400_000));
+    let mut clients = Vec::new();
+    for _ in 0..300 {
+        let mut client = TcpStream::connect(stand.address()).await.unwrap();
+        // It is refused before all of it is written.
+        drop(client.write_all(head.as_bytes()).await);
+        clients.push(client);
+    }
+    wait::until("all are refused", async || {
+        let label = "limit=\"header_max\"";
+        stand.proxy.metric("sidelog_limits_reached_total", label).await >= 300.0
+    })
+    .await;
+    report("300 heads of 400 KB", &stand, before, 300, 128 * MIB);
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn uploads_ahead_of_a_slow_service_are_bounded() {
+    let stand = stand(20_000).await;
+    let before = stand.proxy.resident_bytes();
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nx-answer-held: 1\r\n\r\n".repeat(20_000);
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        let mut client = TcpStream::connect(stand.address()).await.unwrap();
+        let pushed = client.write_all(request.as_bytes());
+        // What isn't taken stays in the kernel.
+        drop(tokio::time::timeout(Duration::from_millis(20), pushed).await);
+        clients.push(client);
+    }
+    stand.upstream.holds(100).await;
+    report("100 pipelines", &stand, before, 100, 128 * MIB);
+}
