@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint unit test soak tools clean
+.PHONY: help demo check lint unit test fuzz soak tools clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -22,7 +22,7 @@ lint:
 	cargo fmt --all --check
 	taplo fmt --check
 	typos
-	shellcheck .ci/install .ci/demo .ci/run
+	shellcheck .ci/install .ci/demo .ci/fuzz .ci/run
 	.ci/venv/bin/python .ci/checks/stack.py --quick
 	cargo deny --locked --log-level error check --allow unused-wrapper bans licenses sources
 	cargo clippy --locked --workspace --all-targets -- -D warnings
@@ -39,6 +39,10 @@ test: tools lint ## everything, on real servers: what CI runs
 	.ci/venv/bin/python .ci/checks/stack.py
 	.ci/venv/bin/python .ci/checks/chart.py
 	cargo nextest run --locked --workspace
+	@$(MAKE) --no-print-directory fuzz
+
+fuzz: ## every fuzz target, briefly, where a nightly compiler and cargo-fuzz are there
+	@.ci/fuzz
 
 soak: tools ## an hour of load with an outage in every round, or as long as SOAK_SECONDS says
 	cargo build --locked --workspace --bins
