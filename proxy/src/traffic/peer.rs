@@ -28,6 +28,8 @@ use crate::settings::{Limits, Listener, Settings, Upstream, UpstreamProtocol, Up
 
 /// Streams that share one HTTP/2 connection to an upstream; its own SETTINGS may allow fewer.
 const UPSTREAM_STREAMS: usize = 100;
+/// A connection's window, in those of its streams: one that isn't read holds up the others no sooner.
+const UPSTREAM_WINDOWS: u32 = 4;
 
 /// The upstreams that requests of one listener go to.
 #[derive(Debug)]
@@ -167,6 +169,9 @@ impl Target {
         let options = &mut peer.options;
         options.alpn = speaks.alpn();
         options.max_h2_streams = UPSTREAM_STREAMS;
+        let window = u32::try_from(limits.h2_window.bytes()).unwrap_or(u32::MAX >> 1);
+        options.h2_stream_window_size = Some(window);
+        options.h2_connection_window_size = Some(window.saturating_mul(UPSTREAM_WINDOWS).min(u32::MAX >> 1));
         options.connection_timeout = Some(limits.upstream_connect_timeout);
         options.total_connection_timeout = Some(limits.upstream_connect_timeout);
         options.read_timeout = (!asks.may_be_silent()).then_some(limits.upstream_read_timeout);

@@ -12,6 +12,7 @@ const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
+const WINDOW_UPDATE: u8 = 8;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -56,12 +57,26 @@ const GET: [(&str, &str); 4] = [
 
 type Lines<'a> = Vec<(&'a str, &'a str)>;
 
-struct Client {
+pub(crate) struct Client {
     stream: TcpStream,
 }
 
 impl Client {
-    async fn connect(stand: &Stand) -> Self {
+    /// It has room for all that is sent to it.
+    pub(crate) async fn wants_everything(&mut self) {
+        let most = 0x7fff_ffff_u32.to_be_bytes();
+        // SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113, 6.5.2).
+        self.send(SETTINGS, 0, 0, &[&[0, 4], most.as_slice()].concat()).await;
+        self.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
+    }
+
+    /// Asks on this stream.
+    pub(crate) async fn get(&mut self, stream: u32) {
+        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &fields(&GET))
+            .await;
+    }
+
+    pub(crate) async fn connect(stand: &Stand) -> Self {
         let mut stream = TcpStream::connect(stand.address()).await.unwrap();
         stream.write_all(PREFACE).await.unwrap();
         stream.write_all(&frame(SETTINGS, 0, 0, &[])).await.unwrap();

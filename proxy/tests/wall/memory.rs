@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use testbed::wait;
+use testbed::{Upstream, wait};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
+use crate::http2::Client;
 use crate::stand::{Stand, next, statuses};
 
 const MIB: u64 = 1024 * 1024;
@@ -100,4 +101,42 @@ async fn uploads_ahead_of_a_slow_service_are_bounded() {
     }
     stand.upstream.holds(100).await;
     report("100 pipelines", &stand, before, 100, 128 * MIB);
+}
+
+/// A service whose every answer is 4 MB, and which takes uploads.
+async fn large_answers() -> Stand {
+    let answer = async || vec![b'a'; 4_000_000];
+    let router = axum::Router::new().fallback(answer);
+    let upstream = Upstream::serving(router);
+    let proxy = testbed::Sidelog::proxy()
+        .env("UPSTREAM_URL", upstream.url())
+        .env("SIDELOG_TRACES__ENABLED", "false")
+        .start()
+        .await;
+    Stand { upstream, proxy }
+}
+
+#[tokio::test]
+async fn two_clients_of_http2_that_read_nothing_are_bounded() {
+    let stand = large_answers().await;
+    let before = stand.proxy.resident_bytes();
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let mut client = Client::connect(&stand).await;
+        client.wants_everything().await;
+        for stream in (1..200).step_by(2) {
+            client.get(stream).await;
+        }
+        clients.push(client);
+    }
+    // What each has sent ahead to the kernel's buffers is there when nothing more is passed on.
+    let mut passed = 0;
+    wait::until("the proxy holds no more", async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = stand.proxy.resident_bytes();
+        now.abs_diff(std::mem::replace(&mut passed, now)) < MIB / 4
+    })
+    .await;
+    report("2 × 100 answers of 4 MB", &stand, before, 2, 256 * MIB);
+    drop(clients);
 }
