@@ -17,21 +17,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ACCEPT, ALLOW, CACHE_CONTROL, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::registry::Registry;
 use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use crate::drain::Shutdown;
+use crate::scrape::{Format, Scrape};
 use crate::settings::address;
 
 pub use verb::{Act, Page, Verb};
@@ -47,7 +46,6 @@ const HEADER_BYTES: usize = 16 * 1024;
 /// The wait after an accept that failed, which it does when the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// `[admin]`. The default address belongs to the program, so there is no `Default`.
@@ -173,7 +171,7 @@ async fn serve_connection(stream: TcpStream, peer: IpAddr, served: Arc<Served>) 
 /// What a program answers.
 pub struct Endpoints {
     /// `/metrics`.
-    pub registry: Arc<Registry>,
+    pub metrics: Arc<dyn Scrape>,
     /// `/readyz`.
     pub ready: Ready,
     /// The rest; no two at one path.
@@ -197,7 +195,8 @@ struct Served {
 
 impl Served {
     async fn answer(&self, peer: IpAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let endpoint = match request.uri().path() {
+        let headers = request.headers();
+        let endpoint: fn(&Self, &HeaderMap) -> Response<Full<Bytes>> = match request.uri().path() {
             "/livez" => Self::live,
             "/readyz" => Self::readiness,
             "/metrics" => Self::metrics,
@@ -209,7 +208,7 @@ impl Served {
         if request.method() != Method::GET && request.method() != Method::HEAD {
             return not_allowed("GET, HEAD", "use GET\n");
         }
-        endpoint(self)
+        endpoint(self, headers)
     }
 
     fn not_found(&self) -> Response<Full<Bytes>> {
@@ -221,11 +220,11 @@ impl Served {
         response(StatusCode::NOT_FOUND, TEXT, text)
     }
 
-    fn live(&self) -> Response<Full<Bytes>> {
+    fn live(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
         response(StatusCode::OK, TEXT, "ok\n")
     }
 
-    fn readiness(&self) -> Response<Full<Bytes>> {
+    fn readiness(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
         if self.shutdown.is_requested() {
             response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "shutting down\n")
         } else if (self.endpoints.ready)() {
@@ -235,16 +234,20 @@ impl Served {
         }
     }
 
-    fn metrics(&self) -> Response<Full<Bytes>> {
+    fn metrics(&self, headers: &HeaderMap) -> Response<Full<Bytes>> {
+        let accept = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
+        let format = Format::accepted(accept);
         let mut text = String::new();
-        match encode(&mut text, &self.endpoints.registry) {
-            Ok(()) => response(StatusCode::OK, OPEN_METRICS, text),
+        let mut answer = match self.endpoints.metrics.write(&mut text, format) {
+            Ok(()) => response(StatusCode::OK, format.content_type(), text),
             Err(_) => response(
                 StatusCode::INTERNAL_SERVER_ERROR,
                 TEXT,
                 "the metrics can't be encoded\n",
             ),
-        }
+        };
+        answer.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
+        answer
     }
 }
 

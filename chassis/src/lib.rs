@@ -7,6 +7,7 @@
 //! | [`logging`] | the process's own log, on stderr |
 //! | [`drain`] | signals and the two steps of an orderly end |
 //! | [`admin`] | `/livez`, `/readyz`, `/metrics` |
+//! | [`scrape`] | the two forms of `/metrics` |
 //! | [`nats`] | the connection to NATS and the stream that both ends must agree on |
 //!
 //! Invariants:
@@ -19,6 +20,7 @@ pub mod cli;
 pub mod drain;
 pub mod logging;
 pub mod nats;
+pub mod scrape;
 pub mod settings;
 
 /// Makes rustls with ring the one cryptography of the process. The first line of `main`; safe to call again.

@@ -108,16 +108,24 @@ async fn a_process_that_is_to_end_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
-async fn metrics_are_open_metrics() {
+async fn metrics_come_in_the_form_that_is_asked_for() {
     let served = Served::start();
-    let metrics = served.get("/metrics").await;
+    let text = served.get("/metrics").await;
+    assert!(
+        text.contains("content-type: text/plain; version=0.0.4; charset=utf-8\r\n"),
+        "{text}"
+    );
+    assert!(text.contains("\n# TYPE sidelog_exchanges_total counter\n"), "{text}");
+    assert!(text.ends_with("\nsidelog_exchanges_total 3\n"), "{text}");
+
+    let open_metrics = "GET /metrics HTTP/1.1\r\nHost: a\r\nAccept: application/openmetrics-text\r\n\r\n";
+    let metrics = served.ask(open_metrics).await;
     assert!(
         metrics.contains("content-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
         "{metrics}"
     );
     assert!(metrics.contains("\nsidelog_exchanges_total 3\n"), "{metrics}");
     assert!(metrics.ends_with("# EOF\n"), "{metrics}");
-    served.stop().await;
 }
 
 #[tokio::test]
