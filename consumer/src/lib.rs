@@ -168,7 +168,7 @@ impl Consumer {
         };
         let lanes = Lanes::new(limits(&settings), Arc::new(transfer), sorter, letters);
         let endpoints = Endpoints {
-            registry: Arc::new(registry),
+            metrics: Arc::new(registry),
             ready: Arc::new(|| true),
             verbs: Vec::new(),
         };

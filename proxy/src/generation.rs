@@ -3,10 +3,12 @@
 //! Every exchange carries the number of the generation it was served under, so that the shipping side
 //! judges it by the same rules.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sidelog_record::End;
 
+use crate::metrics::exchanges::{Exchanges, RouteSeries};
 use crate::settings::{Capture, Direction, KeepBodies, Listener, Settings};
 
 /// The configuration that exchanges are served and recorded under.
@@ -18,11 +20,17 @@ pub struct Generation {
     pub settings: Settings,
     default: Policy,
     routes: Vec<Policy>,
+    series: RouteSeries,
 }
 
 impl Generation {
-    /// Compiles `settings`.
+    /// Compiles `settings`; what is counted of its exchanges is told to nobody.
     pub fn new(number: u32, settings: Settings) -> Self {
+        Self::counted(number, settings, &Arc::default())
+    }
+
+    /// Compiles `settings`; its exchanges are counted with those of the generations before.
+    pub fn counted(number: u32, settings: Settings, exchanges: &Arc<Exchanges>) -> Self {
         let default = Policy::new(settings.capture.clone(), settings.redaction.enabled);
         let routes = settings
             .routes
@@ -32,11 +40,13 @@ impl Generation {
                 Policy::new(settings.capture.with(&route.capture), redact)
             })
             .collect();
+        let series = exchanges.routes(settings.routes.iter().map(|route| route.path.as_str()));
         Self {
             number,
             settings,
             default,
             routes,
+            series,
         }
     }
 
@@ -67,6 +77,11 @@ impl Generation {
     pub fn direction(&self, listener: u16) -> Direction {
         let listener = self.settings.listeners.get(usize::from(listener));
         listener.map(|listener| listener.direction).unwrap_or_default()
+    }
+
+    /// Where its exchanges are counted.
+    pub fn series(&self) -> &RouteSeries {
+        &self.series
     }
 
     /// The path of a route as configured: `http.route`.

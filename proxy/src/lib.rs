@@ -44,13 +44,11 @@ pub mod shipping;
 pub mod traffic;
 
 use generation::Generation;
+use metrics::{Metrics, Sources};
 use queue::{Queue, QueueLimits};
 use settings::Settings;
-use shipping::counts::Counts;
 use shipping::record::Identity;
-use shipping::spans::SpanCounts;
 use shipping::{Setup, Shipping};
-use traffic::accept::Connections;
 use traffic::capture::{Budget, Recorder};
 use traffic::watched::Watch;
 use traffic::{Bound, Traffic};
@@ -127,11 +125,16 @@ impl Sidecar {
         };
         let queue = Queue::new(limits, settings.runtime.threads);
         let budget = Budget::new(settings.capture.memory_max.as_usize());
-        let generation = Arc::new(Generation::new(1, settings));
-        let connections = Arc::new(Connections::default());
-        let spans = Arc::new(SpanCounts::default());
-        let shipped = Arc::new(Counts::default());
-        let registry = metrics::registry(&queue, &connections, &shipped, &spans);
+        let counted = Sources {
+            exchanges: Arc::default(),
+            queue: Arc::clone(&queue),
+            budget: Arc::clone(&budget),
+            connections: Arc::default(),
+            shipping: Arc::default(),
+            spans: Arc::default(),
+        };
+        let metrics = Metrics::new(counted.clone(), &settings);
+        let generation = Arc::new(Generation::counted(1, settings, &counted.exchanges));
         let recorder = Arc::new(Recorder {
             queue: Arc::clone(&queue),
             generation: Arc::clone(&generation),
@@ -144,20 +147,20 @@ impl Sidecar {
             identity,
             port,
             queue: Arc::clone(&queue),
-            counts: shipped,
-            spans,
+            counts: counted.shipping,
+            spans: counted.spans,
             shutdown: shutdown.clone(),
         })?;
         for bound in &listeners {
             tracing::info!(address = %bound.address(), "listening");
         }
         tracing::info!(address = %admin.local_addr(), "admin listening");
-        let traffic = Traffic::start(listeners, watch, recorder, connections, shutdown.clone())?;
+        let traffic = Traffic::start(listeners, watch, recorder, counted.connections, shutdown.clone())?;
 
         let serving = Arc::new(AtomicBool::new(true));
         let ready = Arc::clone(&serving);
         let endpoints = Endpoints {
-            registry: Arc::new(registry),
+            metrics: Arc::new(metrics),
             ready: Arc::new(move || ready.load(Ordering::Acquire)),
             verbs: vec![drain_verb(shutdown.clone())],
         };

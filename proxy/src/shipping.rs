@@ -172,6 +172,7 @@ impl Shipper {
     fn new(setup: Setup, connection: Connection, exporter: Option<Otlp>, redactor: Redactor) -> Self {
         let settings = &setup.generation.settings;
         let (queue, counts) = (setup.queue, setup.counts);
+        counts.ships_over(connection.clone());
         Self {
             redactor,
             taker: Taker::new(Arc::clone(&queue)),
@@ -299,7 +300,10 @@ impl Shipper {
         if !exchange.record {
             return;
         }
+        // What was taken out of the span is taken out of the record, too, and counts once.
+        self.redactor.take_tally();
         let record = record::record(exchange, &self.identity, &self.generation, &self.redactor);
+        self.counts.recorded(&record, self.redactor.take_tally());
         let full = self.frame.push(&record);
         self.opened.get_or_insert_with(Instant::now);
         self.accept(full);

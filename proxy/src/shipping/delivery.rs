@@ -194,6 +194,7 @@ impl Delivery {
             }
         }
         self.counts.spool_holds(self.outbox.disk_bytes());
+        self.counts.flying(self.publisher.in_flight());
     }
 
     fn publish(&mut self, now: Instant) {
@@ -220,12 +221,24 @@ impl Delivery {
 
     fn answered(&mut self, answer: &Answer) {
         match *answer {
-            Answer::Stored { number, refused } => {
+            Answer::Stored {
+                number,
+                refused,
+                bytes,
+                took,
+            } => {
                 self.progress = Instant::now();
+                self.counts.acknowledged(bytes, took);
                 self.outbox.acknowledged(number, refused);
             }
-            Answer::Failed { number } => self.outbox.returned(number),
-            Answer::TooLarge { number, limit } => self.outbox.too_large(number, limit),
+            Answer::Failed { number } => {
+                self.counts.publish_failed();
+                self.outbox.returned(number);
+            }
+            Answer::TooLarge { number, limit } => {
+                self.counts.publish_failed();
+                self.outbox.too_large(number, limit);
+            }
         }
     }
 

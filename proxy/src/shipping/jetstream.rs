@@ -40,6 +40,10 @@ pub enum Answer {
         number: u64,
         /// Records that JetStream will never take.
         refused: u32,
+        /// Bytes of the frame.
+        bytes: usize,
+        /// From its publishing to its acknowledgement.
+        took: Duration,
     },
     /// It is to be sent again.
     Failed {
@@ -62,7 +66,15 @@ enum Fault {
     Publish(PublishError),
 }
 
-type Publishing = Pin<Box<dyn Future<Output = (u64, Result<u32, Fault>)> + Send>>;
+type Publishing = Pin<Box<dyn Future<Output = (u64, Result<Stored, Fault>)> + Send>>;
+
+/// What is known of a frame that JetStream has.
+#[derive(Debug)]
+struct Stored {
+    refused: u32,
+    bytes: usize,
+    took: Duration,
+}
 
 /// Publishes frames, and awaits their acknowledgements.
 pub struct Publisher {
@@ -109,6 +121,11 @@ impl Publisher {
         window.saturating_sub(self.in_flight.len())
     }
 
+    /// Frames that are published and not acknowledged.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// Whether publishing has failed, and nothing was acknowledged since.
     pub fn is_failing(&self) -> bool {
         self.pause.is_probing()
@@ -125,19 +142,31 @@ impl Publisher {
     pub fn publish(&mut self, number: u64, outgoing: Outgoing, limit: usize) {
         let limit = limit.min(self.message_max());
         let context = self.context.clone();
-        self.in_flight.push(Box::pin(
-            async move { (number, send(&context, &outgoing, limit).await) },
-        ));
+        let (bytes, began) = (outgoing.frame.payload.len(), Instant::now());
+        self.in_flight.push(Box::pin(async move {
+            let sent = send(&context, &outgoing, limit).await;
+            let stored = sent.map(|refused| Stored {
+                refused,
+                bytes,
+                took: began.elapsed(),
+            });
+            (number, stored)
+        }));
     }
 
     /// Waits for the next acknowledgement or failure; for ever if nothing is in flight. Cancel safe.
     pub async fn next(&mut self) -> Answer {
         match self.in_flight.next().await {
-            Some((number, Ok(refused))) => {
+            Some((number, Ok(Stored { refused, bytes, took }))) => {
                 if self.pause.end() {
                     tracing::info!("records are published again");
                 }
-                Answer::Stored { number, refused }
+                Answer::Stored {
+                    number,
+                    refused,
+                    bytes,
+                    took,
+                }
             }
             Some((number, Err(Fault::TooLarge { bytes }))) => Answer::TooLarge {
                 number,

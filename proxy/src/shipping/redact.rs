@@ -37,7 +37,7 @@ mod trail;
 
 use pairs::Names;
 use patterns::{Around, Patterns};
-pub use trail::Finding;
+pub use trail::{Finding, RuleKind, Tally};
 use trail::{Rule, Trail};
 
 /// What stands in the place of a secret, as the HTTP semantic conventions have it for query values.
@@ -102,6 +102,11 @@ impl Redactor {
     /// What was taken out so far, if notes are taken.
     pub fn findings(&self) -> Vec<Finding> {
         self.trail.findings()
+    }
+
+    /// How many values were taken out since this was last asked.
+    pub fn take_tally(&self) -> Tally {
+        self.trail.take_tally()
     }
 
     /// The rules as a route's policy has them.

@@ -4,6 +4,7 @@
 //! - An exchange is handed over exactly once, in `Drop`, whatever ended it: an answer, an error, a panic, or
 //!   the runtime going down (`an_exchange_dropped_midway_is_handed_over_as_shutdown`).
 //! - What is kept is decided at the end; nothing of a body that isn't goes to the queue.
+//! - An exchange is counted in the metrics as it is handed over, recorded or not, whether the queue has room or not.
 //! - Nothing of a body is copied that its content type or the policy excludes.
 
 use std::net::{IpAddr, SocketAddr};
@@ -47,6 +48,9 @@ pub struct Capture {
     started: SystemTime,
     clock: Instant,
     first_byte: Option<u64>,
+    /// When the upstream was first turned to, and when its whole answer had come.
+    asked: Option<u64>,
+    answered: Option<u64>,
     end: End,
     error_type: &'static str,
     client: Option<SocketAddr>,
@@ -108,6 +112,8 @@ impl Capture {
             started: SystemTime::now(),
             clock: Instant::now(),
             first_byte: None,
+            asked: None,
+            answered: None,
             end: End::Shutdown,
             error_type: "shutdown",
             client: head.client,
@@ -132,6 +138,7 @@ impl Capture {
         capture.target = append(&mut capture.head, head.target);
         capture.authority = append(&mut capture.head, head.authority);
         capture.trace_state = append(&mut capture.head, head.trace_state);
+        recorder.generation.series().began();
         let policy = recorder.generation.policy(route);
         if policy.record() && policy.request_headers() {
             capture.request_fields = append_fields(&mut capture.head, head.fields);
@@ -169,6 +176,7 @@ impl Capture {
     pub fn attempt(&mut self, upstream: Option<SocketAddr>) {
         self.attempts += 1;
         self.upstream = upstream;
+        self.asked = self.asked.or_else(|| Some(self.elapsed()));
         self.request_body.restart();
     }
 
@@ -215,6 +223,11 @@ impl Capture {
         self.close_code = self.close_code.or_else(|| self.response_body.close_code());
     }
 
+    /// The last of the answer's body has come.
+    pub fn answered(&mut self) {
+        self.answered = Some(self.elapsed());
+    }
+
     /// How the exchange ended, and the status that the client was sent. It is handed over when this value is dropped.
     pub fn ended(&mut self, end: End, error_type: &'static str, status: Option<u16>) {
         self.end = end;
@@ -224,6 +237,13 @@ impl Capture {
 
     fn elapsed(&self) -> u64 {
         u64::try_from(self.clock.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Nanoseconds that the upstream took, of an exchange that took `duration`; one that failed waited for it to the end.
+    fn upstream_took(&self, duration: u64) -> Option<u64> {
+        let head = self.first_byte.filter(|_| self.end == End::Complete);
+        let until = self.answered.or(head).unwrap_or(duration);
+        self.asked.map(|asked| until.saturating_sub(asked))
     }
 
     fn exchange(&self) -> Exchange<'_> {
@@ -273,6 +293,8 @@ impl Drop for Capture {
         self.request_body.settle();
         self.response_body.settle();
         let exchange = self.exchange();
+        let upstream = self.upstream_took(exchange.duration);
+        self.recorder.generation.series().ended(&exchange, upstream);
         if exchange.record || exchange.trace.span {
             self.recorder.queue.offer(&exchange);
         }

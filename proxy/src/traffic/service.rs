@@ -375,8 +375,13 @@ impl ProxyHttp for Proxy {
             ctx.answered = true;
             accept::answer_is_whole(session, ctx.upload.as_deref());
         }
-        if let (Some(capture), Some(chunk)) = (&mut ctx.capture, body) {
-            capture.response_body(chunk);
+        if let Some(capture) = &mut ctx.capture {
+            if let Some(chunk) = body {
+                capture.response_body(chunk);
+            }
+            if end_of_stream {
+                capture.answered();
+            }
         }
         Ok(None)
     }

@@ -1,6 +1,7 @@
-//! Which rule took out what, for `explain`. Off while records are made: then a note costs a branch.
+//! Which rule took out what: counted for the metrics by its kind, and told for `explain`. While records are made only the
+//! counts are kept: then a note costs an addition.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// What one rule took out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,9 +14,43 @@ pub struct Finding {
     pub rule: String,
 }
 
-/// Takes notes, or doesn't.
+/// The kinds of rules. Closed set; the metric's `rule` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleKind {
+    /// A built-in name.
+    Name,
+    /// A name of the configuration.
+    Configured,
+    /// A JSON path of the configuration.
+    Path,
+    /// A shape.
+    Pattern,
+}
+
+impl RuleKind {
+    /// All kinds, in the order of their metrics.
+    pub const ALL: [Self; 4] = [Self::Name, Self::Configured, Self::Path, Self::Pattern];
+
+    /// The value of the `rule` label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Name => "name",
+            Self::Configured => "configured",
+            Self::Path => "path",
+            Self::Pattern => "pattern",
+        }
+    }
+}
+
+/// Values that were taken out, by [`RuleKind::ALL`].
+pub type Tally = [u64; RuleKind::ALL.len()];
+
+/// Counts, and takes notes or doesn't.
 #[derive(Debug, Default)]
-pub(super) struct Trail(Option<RefCell<Notes>>);
+pub(super) struct Trail {
+    tally: [Cell<u64>; RuleKind::ALL.len()],
+    notes: Option<RefCell<Notes>>,
+}
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -26,19 +61,27 @@ struct Notes {
 impl Trail {
     /// A trail that takes notes.
     pub(super) fn on() -> Self {
-        Self(Some(RefCell::default()))
+        Self {
+            notes: Some(RefCell::default()),
+            ..Self::default()
+        }
     }
 
     /// What is found from here on is at `place`.
     pub(super) fn at(&self, place: &'static str) {
-        if let Some(notes) = &self.0 {
+        if let Some(notes) = &self.notes {
             notes.borrow_mut().place = place;
         }
     }
 
+    /// What was counted since it was last asked.
+    pub(super) fn take_tally(&self) -> Tally {
+        self.tally.each_ref().map(Cell::take)
+    }
+
     /// The notes so far.
     pub(super) fn findings(&self) -> Vec<Finding> {
-        self.0
+        self.notes
             .as_ref()
             .map(|notes| notes.borrow().findings.clone())
             .unwrap_or_default()
@@ -46,7 +89,10 @@ impl Trail {
 
     /// A rule took something out.
     pub(super) fn note(&self, name: &[u8], rule: &Rule<'_>) {
-        if let Some(notes) = &self.0 {
+        if let Some(count) = self.tally.get(rule.kind() as usize) {
+            count.set(count.get() + 1);
+        }
+        if let Some(notes) = &self.notes {
             let mut notes = notes.borrow_mut();
             let finding = Finding {
                 place: notes.place,
@@ -74,4 +120,15 @@ pub(super) enum Rule<'r> {
     Path(&'r str),
     /// What has a shape of its own.
     Pattern(&'static str),
+}
+
+impl Rule<'_> {
+    fn kind(&self) -> RuleKind {
+        match self {
+            Self::Name(_) => RuleKind::Name,
+            Self::Configured(_) => RuleKind::Configured,
+            Self::Path(_) => RuleKind::Path,
+            Self::Pattern(_) => RuleKind::Pattern,
+        }
+    }
 }

@@ -35,6 +35,11 @@ impl Budget {
             .is_ok()
     }
 
+    /// Bytes that may still be reserved.
+    pub fn left(&self) -> usize {
+        self.left.load(Ordering::Relaxed)
+    }
+
     fn release(&self, bytes: usize) {
         self.left.fetch_add(bytes, Ordering::Relaxed);
     }
