@@ -3,7 +3,7 @@
 //! Invariants:
 //! - at most [`MAX_CONNECTIONS`] connections, each for one request and [`CONNECTION_TIME`] at most: a scraper that hangs
 //!   holds nothing up
-//! - what isn't for everybody answers to loopback alone ([`verb`])
+//! - what isn't for everybody answers to loopback alone (`admin/verb.rs`)
 //! - `/readyz` is 503 from the moment a shutdown is requested, while the rest still answers
 
 pub mod client;

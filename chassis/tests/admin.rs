@@ -43,7 +43,7 @@ impl Served {
             Arc::new(move || ready.load(Ordering::Relaxed))
         };
         let endpoints = Endpoints {
-            registry: Arc::new(registry),
+            metrics: Arc::new(registry),
             ready: is_ready,
             verbs: vec![Verb::new(Method::PUT, "/echo", |body| match body {
                 b"" => Err("write something".to_owned()),

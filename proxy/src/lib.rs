@@ -119,11 +119,7 @@ impl Sidecar {
         warn_of_unredacted(&settings);
         let (delay, deadline) = (settings.shutdown.delay, settings.shutdown.deadline);
         let identity = identity(&settings);
-        let limits = QueueLimits {
-            bodies_max_bytes: settings.queue.bodies_max_bytes.as_usize(),
-            max_bytes: settings.queue.max_bytes.as_usize(),
-        };
-        let queue = Queue::new(limits, settings.runtime.threads);
+        let queue = Queue::new(queue_limits(&settings), settings.runtime.threads);
         let budget = Budget::new(settings.capture.memory_max.as_usize());
         let counted = Sources {
             exchanges: Arc::default(),
@@ -183,6 +179,13 @@ impl Sidecar {
         runtime.shutdown_background();
         tell_end(&queue);
         Ok(())
+    }
+}
+
+fn queue_limits(settings: &Settings) -> QueueLimits {
+    QueueLimits {
+        bodies_max_bytes: settings.queue.bodies_max_bytes.as_usize(),
+        max_bytes: settings.queue.max_bytes.as_usize(),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Under load it works every [`TICK`], and no exchange wakes it (`under_load_it_ticks_and_nothing_wakes_it`).
-//! - With little to do it lets exchanges gather for a [`DOZE`]; one that fills a buffer to [`MUCH`] wakes it
+//! - With little to do it lets exchanges gather for a `DOZE`; one that fills a buffer to `MUCH` wakes it
 //!   (`with_little_to_do_it_lets_exchanges_gather`).
 //! - With nothing to do it sleeps until something is due, or the first exchange comes
 //!   (`with_nothing_to_do_it_sleeps_until_something_is_due`).
