@@ -9,7 +9,7 @@ import tomllib
 from report import BINARIES, TOOLS, run
 
 # What users are told to open, and what the services on the host may send to.
-PUBLISHED = {8080, 3000, 16686, 8222, 3100, 4317, 4318, 4222}
+PUBLISHED = {8080, 3000, 16686, 8222, 3100, 4317, 4318, 4222, 9090}
 # Runs once, as root, to give a volume away; it has no network and one capability.
 ROOT_ONCE = "nats-volume"
 

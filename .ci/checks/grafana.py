@@ -20,6 +20,8 @@ DATASOURCE = {"name", "uid", "type", "access", "url", "isDefault", "editable", "
 LOKI_DATA = {"maxLines", "timeout", "derivedFields"}
 DERIVED_FIELD = {"name", "matcherType", "matcherRegex", "url", "urlDisplayLabel", "datasourceUid"}
 JAEGER_DATA = {"tracesToLogsV2", "nodeGraph"}
+PROMETHEUS_DATA = {"exemplarTraceIdDestinations"}
+EXEMPLAR = {"name", "datasourceUid"}
 TRACES_TO_LOGS = {"datasourceUid", "spanStartTimeShift", "spanEndTimeShift", "filterByTraceID", "filterBySpanID"}
 TRACES_TO_LOGS |= {"customQuery", "query"}
 PROVIDER = {"name", "type", "allowUiUpdates", "updateIntervalSeconds", "options"}
@@ -75,11 +77,13 @@ def check_datasources(root, report):
         host, _, port = source["url"].removeprefix("http://").partition(":")
         published = " ".join(compose.get(host, {}).get("ports", []))
         report.expect(f":{port}" in published, f"{DATASOURCES}: {where}: compose.yml has {source['url']}")
-        keys(data, {"loki": LOKI_DATA, "jaeger": JAEGER_DATA}[source["type"]], f"{where}: jsonData")
-        links = [*data.get("derivedFields", []), *filter(None, [data.get("tracesToLogsV2")])]
+        keys(data, {"loki": LOKI_DATA, "jaeger": JAEGER_DATA, "prometheus": PROMETHEUS_DATA}[source["type"]], f"{where}: jsonData")
+        links = [*data.get("derivedFields", []), *data.get("exemplarTraceIdDestinations", [])]
+        links += filter(None, [data.get("tracesToLogsV2")])
         report.expect(links, f"{DATASOURCES}: {where} links to the other one")
         for link in links:
-            keys(link, DERIVED_FIELD if "matcherType" in link else TRACES_TO_LOGS, f"{where}: link")
+            known = DERIVED_FIELD if "matcherType" in link else EXEMPLAR if "name" in link else TRACES_TO_LOGS
+            keys(link, known, f"{where}: link")
             good = link["datasourceUid"] in uids - {source["uid"]}
             report.expect(good, f"{DATASOURCES}: {where} links to a data source that is there")
     return uids

@@ -4,7 +4,7 @@
 (none)    all of it. Needs the debug binaries (`cargo build --bins`) and `.ci/install stack`
 
 Each part is a module: `files` (what linters and the programs themselves say of a file), `compose` (the model of
-compose.yml against the Dockerfile and our binaries), `grafana` (dashboards and data sources), `live` (the whole stack
+compose.yml against the Dockerfile and our binaries), `grafana` (dashboards and data sources), `prometheus` (alerts), `live` (the whole stack
 as processes on this machine, with the files and the environment of compose.yml, and every query of Grafana asked of
 the real Loki). `breakage` then breaks a copy of the files in every way that was thought of: each must be found.
 """
@@ -18,6 +18,7 @@ import compose
 import files
 import grafana
 import live
+import prometheus
 from report import REPOSITORY, Report
 
 
@@ -28,6 +29,8 @@ def main():
         files.check(REPOSITORY, report, quick=False)
         compose.check(REPOSITORY, report)
         grafana.check(REPOSITORY, report)
+        prometheus.check(REPOSITORY, report)
+        prometheus.check_live(REPOSITORY, report)
         if report.failures:
             report.say("not started: the stack, before what is above is corrected")
         else:

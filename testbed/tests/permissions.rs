@@ -14,8 +14,8 @@ use testbed::{Authority, LokiDouble, NatsServer, Sidelog, SidelogCommand, Upstre
 /// The part of the file that says who may do what, with the users' names for passwords.
 fn users() -> String {
     let file = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../config/nats/nats.conf")).unwrap();
-    let users = &file[file.find("no_auth_user").unwrap()..];
-    users
+    let (_, users) = file.split_once("\nno_auth_user").unwrap();
+    format!("no_auth_user{users}")
         .replace("$NATS_PROXY_PASSWORD", "proxy")
         .replace("$NATS_CONSUMER_PASSWORD", "consumer")
         .replace("$NATS_OPERATOR_PASSWORD", "operator")
