@@ -32,6 +32,8 @@ COPY --from=recipe /src/recipe.json .
 RUN cargo chef cook --locked --release --recipe-path recipe.json \
   --package sidelog-proxy --package sidelog-consumer --package example-upstream
 COPY . .
+# What --version shows; git's files are not copied.
+ARG SIDELOG_COMMIT=unknown
 RUN cargo build --locked --release --bins \
   --package sidelog-proxy --package sidelog-consumer --package example-upstream \
   && mkdir -p /out/var/lib/sidelog \

@@ -23,6 +23,9 @@ pub mod nats;
 pub mod scrape;
 pub mod settings;
 
+/// What `--version` shows: the version, and the commit that was built.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("SIDELOG_COMMIT"), ")");
+
 /// Makes rustls with ring the one cryptography of the process. The first line of `main`; safe to call again.
 ///
 /// Without it the first TLS handshake of a library that asks for the process default would panic.

@@ -5,17 +5,28 @@
 //!   clients could fill the log with; they are counted. At `debug` it warns, and it never logs at `trace`, where it panics
 //!   on a response head that isn't UTF-8
 //! - async-nats is silent: what happens to the connection is told by [`crate::nats`], once and in plain words
+//! - a level that is set while it runs counts from the next line on, for lines by way of the `log` crate as well
+//!   (`a_level_counts_from_the_next_line_on`)
 //! - the verifier of certificates is silent too: it would tell of each attempt, and whoever connects tells of the failure anyway
 
 use std::io::{self, IsTerminal};
+use std::sync::OnceLock;
 
 use anyhow::Context;
+use http::Method;
 use serde::Deserialize;
+use serde::de::IntoDeserializer;
+use serde::de::value::{Error as Unknown, StrDeserializer};
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::Layer;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+use crate::admin::{Page, Verb};
+
+/// What the process's one log lets through.
+static FILTER: OnceLock<reload::Handle<Targets, Registry>> = OnceLock::new();
 
 /// `[log]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
@@ -72,11 +83,58 @@ pub fn init(settings: &LogSettings) -> anyhow::Result<()> {
             .with_writer(io::stderr)
             .boxed(),
     };
+    let (filter, handle) = reload::Layer::new(targets(settings.level));
     tracing_subscriber::registry()
-        .with(targets(settings.level))
+        .with(filter)
         .with(lines)
         .try_init()
-        .context("the log is started already")
+        .context("the log is started already")?;
+    // Only the one log of the process comes here.
+    FILTER.get_or_init(|| handle);
+    Ok(())
+}
+
+/// Lets lines of `level` and above through from now on.
+///
+/// # Errors
+///
+/// The log isn't started.
+pub fn set_level(level: LogLevel) -> anyhow::Result<()> {
+    let filter = FILTER.get().context("the log isn't started")?;
+    filter.reload(targets(level)).context("the log has ended")?;
+    // Lines by way of the `log` crate are let through by a level of its own.
+    log::set_max_level(as_log(LevelFilter::current()));
+    Ok(())
+}
+
+/// `PUT /log-level`: the level until the process ends.
+#[must_use]
+pub fn verb() -> Verb {
+    Verb::new(Method::PUT, "/log-level", |body| {
+        let level = level(body)?;
+        set_level(level).map_err(|error| error.to_string())?;
+        let name = format!("{level:?}").to_lowercase();
+        tracing::info!(level = name, "the log's level is set");
+        Ok(Page::text(format!("{name}\n")))
+    })
+}
+
+/// The level that a body names.
+fn level(body: &[u8]) -> Result<LogLevel, String> {
+    let text = str::from_utf8(body).unwrap_or_default().trim();
+    let name: StrDeserializer<'_, Unknown> = text.into_deserializer();
+    LogLevel::deserialize(name).map_err(|_| "write a level as the body: error, warn, info, debug or trace".to_owned())
+}
+
+fn as_log(level: LevelFilter) -> log::LevelFilter {
+    match level {
+        LevelFilter::OFF => log::LevelFilter::Off,
+        LevelFilter::ERROR => log::LevelFilter::Error,
+        LevelFilter::WARN => log::LevelFilter::Warn,
+        LevelFilter::INFO => log::LevelFilter::Info,
+        LevelFilter::DEBUG => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    }
 }
 
 /// What is logged: own lines at `level`, those of libraries less.
@@ -116,6 +174,26 @@ mod tests {
         assert!(!targets(LogLevel::Info).would_enable("pingora_proxy", &Level::ERROR));
         assert!(targets(LogLevel::Info).would_enable("pingora_core::services::listening", &Level::ERROR));
         assert!(!targets(LogLevel::Trace).would_enable("pingora_core::protocols::http::v1::client", &Level::TRACE));
+    }
+
+    #[test]
+    fn a_body_names_a_level_and_nothing_else() {
+        for (body, expected) in [
+            ("error", LogLevel::Error),
+            ("warn\n", LogLevel::Warn),
+            (" info ", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ] {
+            assert_eq!(level(body.as_bytes()), Ok(expected));
+        }
+        for body in ["", "off", "DEBUG", "debug,info", "\u{e9}"] {
+            assert!(
+                level(body.as_bytes()).unwrap_err().contains("error, warn, info"),
+                "{body:?}"
+            );
+        }
+        assert!(level(b"\xff").is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::process::Command;
 
-use sidelog_chassis::logging::{LogFormat, LogLevel, LogSettings, init};
+use sidelog_chassis::logging::{LogFormat, LogLevel, LogSettings, init, set_level};
 
 /// Tells the test's own binary to be the process that logs.
 const FORMAT: &str = "SIDELOG_TEST_LOG_FORMAT";
@@ -29,10 +29,33 @@ fn child() {
     tracing::debug!(target: "sidelog_test", "a detail");
 }
 
-/// The child's stderr, line by line.
-fn lines(format: &str) -> Vec<String> {
+/// Not a test: a process whose level is set twice.
+#[test]
+fn child_with_levels() {
+    if std::env::var(FORMAT).is_err() {
+        return;
+    }
+    set_level(LogLevel::Debug).expect_err("no log yet");
+    init(&LogSettings::default()).expect("the first log of the process");
+    for (level, at) in [(LogLevel::Trace, "trace"), (LogLevel::Error, "error")] {
+        set_level(level).expect("a log");
+        log::debug!(target: "some_library::server", "library {at}");
+        tracing::debug!(target: "sidelog_test", "own {at}");
+    }
+}
+
+#[test]
+fn a_level_counts_from_the_next_line_on() {
+    let lines = lines("child_with_levels", "text");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert!(lines[0].contains("library trace"), "{lines:?}");
+    assert!(lines[1].contains("own trace"), "{lines:?}");
+}
+
+/// A child's stderr, line by line.
+fn lines(child: &str, format: &str) -> Vec<String> {
     let output = Command::new(std::env::current_exe().expect("this binary"))
-        .args(["--exact", "child", "--nocapture"])
+        .args(["--exact", child, "--nocapture"])
         .env(FORMAT, format)
         .output()
         .expect("the child runs");
@@ -43,7 +66,7 @@ fn lines(format: &str) -> Vec<String> {
 
 #[test]
 fn lines_of_both_log_and_tracing_go_to_stderr() {
-    let lines = lines("text");
+    let lines = lines("child", "text");
     assert_eq!(lines.len(), 2, "{lines:?}");
     assert!(
         lines[0].contains("WARN some_library::server: by way of the log crate"),
@@ -58,7 +81,7 @@ fn lines_of_both_log_and_tracing_go_to_stderr() {
 
 #[test]
 fn json_is_one_object_a_line() {
-    let lines = lines("json");
+    let lines = lines("child", "json");
     assert_eq!(lines.len(), 2, "{lines:?}");
     for (line, parts) in lines.iter().zip([
         [

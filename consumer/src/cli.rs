@@ -13,7 +13,7 @@ use crate::settings::{DEFAULTS, PROGRAM, Settings};
 
 /// Moves records in batches from NATS JetStream to Loki, a file or standard output.
 #[derive(Debug, Parser)]
-#[command(name = PROGRAM.name, version)]
+#[command(name = PROGRAM.name, version = sidelog_chassis::VERSION)]
 struct Arguments {
     /// The TOML file with the settings; without it SIDELOG_CONFIG, SIDELOG_CONFIG_TOML, or the defaults
     #[arg(long, global = true, value_name = "FILE")]

@@ -62,6 +62,7 @@ use std::time::Duration;
 use prometheus_client::registry::Registry;
 use sidelog_chassis::admin::{Admin, Endpoints};
 use sidelog_chassis::drain::Shutdown;
+use sidelog_chassis::logging;
 use sidelog_chassis::nats::{self, Connection};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -170,7 +171,7 @@ impl Consumer {
         let endpoints = Endpoints {
             metrics: Arc::new(registry),
             ready: Arc::new(|| true),
-            verbs: Vec::new(),
+            verbs: vec![logging::verb()],
         };
         let served = admin.serve(endpoints, shutdown.clone());
         let helpers = [

@@ -16,7 +16,7 @@ use crate::{explain, traffic};
 ///
 /// Runs when no command is given. Every key of the file can be set by a variable, too: `SIDELOG_<SECTION>__<KEY>`.
 #[derive(Debug, Parser)]
-#[command(name = "sidelog-proxy", version)]
+#[command(name = "sidelog-proxy", version = sidelog_chassis::VERSION)]
 struct Arguments {
     /// The TOML file with the settings; SIDELOG_CONFIG names one, too
     #[arg(long, global = true, value_name = "FILE")]

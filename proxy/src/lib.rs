@@ -32,6 +32,7 @@ use anyhow::Context;
 use http::Method;
 use sidelog_chassis::admin::{Admin, Endpoints, Page, Verb};
 use sidelog_chassis::drain::Shutdown;
+use sidelog_chassis::logging;
 use uuid::Uuid;
 
 pub mod cli;
@@ -147,10 +148,7 @@ impl Sidecar {
             spans: counted.spans,
             shutdown: shutdown.clone(),
         })?;
-        for bound in &listeners {
-            tracing::info!(address = %bound.address(), "listening");
-        }
-        tracing::info!(address = %admin.local_addr(), "admin listening");
+        tell_addresses(&listeners, &admin);
         let traffic = Traffic::start(listeners, watch, recorder, counted.connections, shutdown.clone())?;
 
         let serving = Arc::new(AtomicBool::new(true));
@@ -158,7 +156,7 @@ impl Sidecar {
         let endpoints = Endpoints {
             metrics: Arc::new(metrics),
             ready: Arc::new(move || ready.load(Ordering::Acquire)),
-            verbs: vec![drain_verb(shutdown.clone())],
+            verbs: vec![drain_verb(shutdown.clone()), logging::verb()],
         };
         let admin = admin.serve(endpoints, shutdown.clone());
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -210,6 +208,13 @@ fn warn_of_unredacted(settings: &Settings) {
             "bodies are recorded with redaction switched off: secrets in them reach the store"
         );
     }
+}
+
+fn tell_addresses(listeners: &[Bound], admin: &Admin) {
+    for bound in listeners {
+        tracing::info!(address = %bound.address(), "listening");
+    }
+    tracing::info!(address = %admin.local_addr(), "admin listening");
 }
 
 fn tell_end(queue: &Queue) {

@@ -136,7 +136,7 @@ fn defaults_and_version_are_printed() {
     let version = run(&["--version"], &[]);
     assert_eq!(
         stdout(&version),
-        format!("sidelog-proxy {}\n", env!("CARGO_PKG_VERSION"))
+        format!("sidelog-proxy {}\n", sidelog_chassis::VERSION)
     );
 }
 

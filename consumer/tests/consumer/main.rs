@@ -12,6 +12,7 @@
 //! | `sinks` | files and standard output |
 //! | `streams` | a stream that the store refuses holds up no other |
 //! | `tls` | certificates of the store, and ours |
+//! | `verbs` | what an operator asks the admin endpoints for |
 
 mod answers;
 mod backlog;
@@ -24,3 +25,4 @@ mod restarts;
 mod sinks;
 mod streams;
 mod tls;
+mod verbs;
