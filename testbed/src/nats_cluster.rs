@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use async_nats::jetstream::Context;
+use async_nats::{ServerAddr, jetstream::Context};
 
 use crate::{NatsServer, Port, wait::obtain};
 
@@ -51,7 +51,12 @@ impl NatsCluster {
     /// # Panics
     /// When it can't connect.
     pub async fn jetstream(&self) -> Context {
-        let client = async_nats::connect(self.url()).await.expect("a NATS client");
+        let servers: Vec<ServerAddr> = self
+            .nodes
+            .iter()
+            .map(|node| node.url().parse().expect("a server's address"))
+            .collect();
+        let client = async_nats::connect(servers).await.expect("a NATS client");
         async_nats::jetstream::new(client)
     }
 
