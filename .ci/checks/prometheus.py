@@ -1,4 +1,4 @@
-"""Alerts: every query is PromQL, and names only what our programs tell when they are asked."""
+"""Alerts and the dashboards of metrics: every query is PromQL, and names only what our programs tell when they are asked."""
 
 import os
 import pathlib
@@ -12,6 +12,7 @@ import urllib.request
 import promql_parser
 import yaml
 
+import grafana
 from report import BINARIES
 
 ALERTS = "config/prometheus/alerts.yaml"
@@ -35,18 +36,28 @@ def check(root, report):
         report.expect(rule.keys() <= keys, f"{ALERTS}: {name} has the keys of a rule")
         told = rule["annotations"].keys() == {"summary", "description"} and "severity" in rule["labels"]
         report.expect(told, f"{ALERTS}: {name} says how bad it is, what it means and what to do")
+
+
+    for where, query in queries(root):
         try:
-            promql_parser.parse(rule["expr"])
+            promql_parser.parse(query)
         except ValueError as error:
-            report.expect(False, f"{ALERTS}: {name}: {error}")
+            report.expect(False, f"{where}: {error}: {query}")
+
+
+def queries(root):
+    """Every PromQL query: (where it is, the query)."""
+    return [(f"{ALERTS}: {rule['alert']}", rule["expr"]) for rule in rules(root)] + grafana.promql(root)
 
 
 def check_live(root, report):
     """Each metric is one that a program told, or that its source registers: a counter by labels is told from its first count on."""
     told = KNOWN.union(*(scraped(program, root) for program in ("sidelog-proxy", "sidelog-consumer")))
-    for rule in rules(root):
-        for metric in re.findall(r"\b(?:sidelog_\w+|up\b)", rule["expr"]):
-            report.expect(metric in told, f"{ALERTS}: {rule['alert']}: somebody tells {metric}")
+    for where, query in queries(root):
+        for metric in re.findall(r"\b(?:sidelog_\w+|up\b)", query):
+            # A histogram's own series are told from its first observation on.
+            family = re.sub(r"_(bucket|sum|count)$", "", metric)
+            report.expect(metric in told or family in told, f"{where}: somebody tells {metric}")
 
 
 def scraped(program, root):
