@@ -19,7 +19,7 @@ use async_nats::jetstream::{self, Context};
 use futures_util::StreamExt;
 use sidelog_chassis::nats::Connection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::backoff::Backoff;
 use crate::delivery::{Delivery, MessageId};
@@ -40,8 +40,8 @@ const MESSAGE_COST: usize = 1024;
 const FETCH_MESSAGES: usize = 1024;
 /// How long a fetch waits for messages.
 const FETCH_WAIT: Duration = Duration::from_secs(30);
-/// How much longer we wait for the server's word that a fetch is over.
-const FETCH_GRACE: Duration = Duration::from_secs(5);
+/// How often the server says that a fetch still stands while there are no messages; in a cluster its leader may die.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const GREATEST_WAIT: Duration = Duration::from_secs(10);
@@ -164,20 +164,21 @@ impl Source {
         let request = BatchConfig {
             batch: messages,
             expires: Some(FETCH_WAIT),
+            idle_heartbeat: HEARTBEAT,
             max_bytes,
             ..BatchConfig::default()
         };
         consumer.request_batch(request, inbox.into()).await?;
         let mut connection = self.connection.clone();
         let mut lost = pin!(connection.disconnected());
-        let mut overdue = pin!(sleep(FETCH_WAIT + FETCH_GRACE));
+        let mut silent = pin!(sleep(HEARTBEAT * 2));
         let mut received = 0;
         while received < messages {
             let answer = tokio::select! {
                 biased;
                 answer = answers.next() => answer,
                 () = &mut lost => return Ok(End::Disconnected),
-                () = &mut overdue => return Ok(End::Done),
+                () = &mut silent => return Ok(End::Ended("its heartbeat stopped".to_owned())),
             };
             let Some(message) = answer else {
                 return Ok(End::Disconnected);
@@ -191,6 +192,7 @@ impl Source {
                     self.take(message, &mut room).await;
                 }
             }
+            silent.as_mut().reset(Instant::now() + HEARTBEAT * 2);
         }
         Ok(End::Done)
     }
