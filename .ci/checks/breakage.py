@@ -79,7 +79,7 @@ def check(loki, report):
 
 def failures(root, loki):
     """What the checks say of a copy. The first part that finds something ends it: the rest is told nothing new."""
-    report = Report(silent=True)
+    report = Report("stack", silent=True)
     parts = [
         lambda: files.check(root, report, quick=True),
         lambda: files.check(root, report, quick=False),

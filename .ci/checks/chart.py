@@ -167,7 +167,7 @@ def main():
         for ours, theirs in copies().items():
             shutil.copy(theirs, ours)
         return 0
-    report = Report()
+    report = Report("chart")
     quick(report)
     if "--quick" not in sys.argv[1:]:
         schemas(report)

@@ -38,7 +38,7 @@ class Stack:
     def __init__(self, root, report):
         self.root, self.report = root, report
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="sidelog-stack-"))
-        self.services = compose.model(root, Report(silent=True))["services"]
+        self.services = compose.model(root, Report("stack", silent=True))["services"]
         self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
         self.processes = []
         self.loki = Loki(f"http://127.0.0.1:{self.ports[3100]}")

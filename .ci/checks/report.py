@@ -12,7 +12,8 @@ BINARIES = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", REPOSITORY / "target"
 class Report:
     """Counts what passed and what failed. `silent` keeps it to itself, for the copies that must fail."""
 
-    def __init__(self, silent=False):
+    def __init__(self, name, silent=False):
+        self.name = name
         self.passed = 0
         self.failures = []
         self.skipped = []
@@ -20,7 +21,7 @@ class Report:
 
     def say(self, text):
         if not self.silent:
-            print(f"stack: {text}", flush=True)
+            print(f"{self.name}: {text}", flush=True)
 
     def expect(self, good, what):
         """Notes that `what` holds, or that it doesn't."""

@@ -23,7 +23,7 @@ from report import REPOSITORY, Report
 
 
 def main():
-    report = Report()
+    report = Report("stack")
     files.check(REPOSITORY, report, quick=True)
     if "--quick" not in sys.argv[1:]:
         files.check(REPOSITORY, report, quick=False)
