@@ -1,8 +1,6 @@
 //! The judge of HTTP/1 request heads: raw bytes in, a verdict out. It takes only what no two parsers could read
 //! differently (RFC 9112), and repairs nothing.
 //!
-//! It stands on nothing else of the proxy: the fuzz target takes it in by path.
-//!
 //! Invariants:
 //! - No bytes make it panic, and it doesn't matter in which pieces they come (`pieces_make_no_difference`, and the fuzz
 //!   target `head`).
@@ -17,9 +15,10 @@ use std::ops::Range;
 
 use memchr::memchr;
 
-use super::tls;
-
 pub use reason::Reason;
+
+/// The first byte of a TLS connection: a record with a part of the handshake (RFC 8446, 5.1).
+pub const TLS_HANDSHAKE: u8 = 22;
 
 /// How much of a head is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +99,7 @@ impl Judge {
     }
 
     fn read(&mut self, bytes: &[u8], limits: &HeadLimits) -> Result<Option<Head>, Reason> {
-        if bytes.first() == Some(&tls::HANDSHAKE) {
+        if bytes.first() == Some(&TLS_HANDSHAKE) {
             return Err(Reason::Tls);
         }
         loop {

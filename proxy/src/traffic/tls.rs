@@ -32,13 +32,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::accept::NoRequest;
+use super::head::TLS_HANDSHAKE;
 use super::pem;
 use super::seldom::Seldom;
 use super::watched::{Watch, Watched};
 use crate::settings::{ClientAuth, ListenerTls};
-
-/// The first byte of a TLS connection: a record with a part of the handshake (RFC 8446, 5.1).
-pub const HANDSHAKE: u8 = 22;
 
 /// What a client is told that speaks HTTP without TLS.
 const NOT_TLS: &[u8] =
@@ -124,12 +122,12 @@ impl ServerTls {
     }
 
     async fn open(&self, mut stream: Stream) -> Result<Stream, Refusal> {
-        let mut first = [HANDSHAKE];
+        let mut first = [TLS_HANDSHAKE];
         if stream.try_peek(&mut first).await.is_err() {
             return Err(Refusal::Silent);
         }
         match first {
-            [HANDSHAKE] => {}
+            [TLS_HANDSHAKE] => {}
             [byte] if byte.is_ascii_uppercase() => {
                 tell_cleartext(&mut stream).await;
                 return Err(Refusal::Cleartext);
@@ -328,7 +326,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut client, server) = tokio::io::duplex(1024);
         let (_running, shutdown) = watch::channel(false);
-        client.write_all(&[HANDSHAKE, 3, 1]).await.unwrap();
+        client.write_all(&[TLS_HANDSHAKE, 3, 1]).await.unwrap();
         let tls = tls(folder.path());
         let accepted = tls.accept(Box::new(server), Duration::from_secs(10), shutdown);
         assert_eq!(accepted.await.unwrap_err(), Some(NoRequest::Timeout));
@@ -351,8 +349,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tls = tls(folder.path());
         for (sent, reason) in [
-            (&[HANDSHAKE, 3, 1, 0, 5, 9, 9, 9, 9, 9][..], NoRequest::TlsHandshake),
-            (&[HANDSHAKE, 3, 1, 0, 5][..], NoRequest::BrokeOff),
+            (&[TLS_HANDSHAKE, 3, 1, 0, 5, 9, 9, 9, 9, 9][..], NoRequest::TlsHandshake),
+            (&[TLS_HANDSHAKE, 3, 1, 0, 5][..], NoRequest::BrokeOff),
         ] {
             let (mut client, server) = tokio::io::duplex(1024);
             let (_running, shutdown) = watch::channel(false);
