@@ -1,8 +1,8 @@
 //! `[limits]`: how much, how many and how long each side may.
 //!
 //! Invariants:
-//! - As many idle connections as are taken by default fit a container of 128 MiB, and so do heads without end and requests
-//!   sent ahead (`tests/wall/memory.rs`).
+//! - As many idle connections as are taken by default leave 24 MiB of 128 to the process itself; heads without end and
+//!   requests sent ahead hold less (`tests/wall/memory.rs`).
 
 use std::time::Duration;
 

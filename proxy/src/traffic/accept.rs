@@ -43,6 +43,7 @@ use super::capture::Recorder;
 use super::closing::Closing;
 use super::refused::Witness;
 use super::tls::ServerTls;
+use crate::settings::Limits;
 
 /// What a client that speaks HTTP/2 by prior knowledge sends first (RFC 9113, 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -51,7 +52,7 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub struct Accept<A> {
     inner: Arc<Streams<A>>,
     connections: Arc<Connections>,
-    recorder: Arc<Recorder>,
+    limits: Arc<Limits>,
     witness: Arc<dyn Witness>,
     tls: Option<Arc<ServerTls>>,
     closing: Closing,
@@ -75,7 +76,7 @@ impl<A> Accept<A> {
                 witness: Arc::clone(&witness),
             }),
             connections,
-            recorder,
+            limits: Arc::new(recorder.generation.settings.limits.clone()),
             witness,
             tls,
             closing,
@@ -87,14 +88,7 @@ impl<A> Accept<A> {
         let Some(tls) = &self.tls else {
             return Some(stream);
         };
-        match tls
-            .accept(
-                stream,
-                self.recorder.generation.settings.limits.header_timeout,
-                shutdown.clone(),
-            )
-            .await
-        {
+        match tls.accept(stream, self.limits.header_timeout, shutdown.clone()).await {
             Ok(stream) => Some(stream),
             Err(reason) => {
                 if let Some(reason) = reason {
@@ -110,17 +104,18 @@ impl<A> Accept<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = self.connections.open_one();
-        let limits = &self.recorder.generation.settings.limits;
-        if self.connections.open() > limits.connections_max {
+        if self.connections.open() > self.limits.connections_max {
             self.connections.limit(Limit::Connections);
-            // Whoever can't be told is refused all the same.
-            drop(stream.write_all(&refusal::answer(503)).await);
+            // Whoever can't be told is refused all the same; with TLS, to tell would cost a handshake.
+            if self.tls.is_none() {
+                drop(stream.write_all(&refusal::answer(503)).await);
+            }
             drop(AsyncWriteExt::shutdown(&mut stream).await);
             return None;
         }
         let judges = Judges {
             connections: Arc::clone(&self.connections),
-            limits: Arc::new(limits.clone()),
+            limits: Arc::clone(&self.limits),
             witness: Arc::clone(&self.witness),
         };
         let stream = self.secured(stream, shutdown).await?;

@@ -1,4 +1,5 @@
-//! Who the client is behind trusted proxies: the last address of `X-Forwarded-For` that isn't one of theirs.
+//! Who the client is behind trusted proxies: the last address of `X-Forwarded-For` that isn't one of theirs; and what this
+//! hop adds to those fields.
 //!
 //! Invariants:
 //! - What a peer says that isn't trusted is of no account (`only_trusted_proxies_are_believed`).
@@ -7,7 +8,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use http::HeaderName;
+use pingora::Result;
+use pingora::http::RequestHeader;
+
 use crate::settings::Network;
+
+/// The addresses that a request has come from, each hop having added its own.
+pub const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The client's address by the values of `X-Forwarded-For`, in their order. `None` when the peer is all that is known.
 pub fn forwarded_for<'v>(
@@ -37,6 +45,27 @@ fn address(entry: &[u8]) -> Option<IpAddr> {
     let address = bare.unwrap_or(text).parse().ok();
     let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
     address.or_else(with_port).map(|address: IpAddr| address.to_canonical())
+}
+
+/// `X-Forwarded-For`, `-Proto` and `-Host`: the client added to the first, the others as this hop saw them.
+///
+/// # Errors
+/// Never: what is written are values of fields.
+pub fn forward(
+    came: &RequestHeader,
+    authority: &[u8],
+    peer: Option<SocketAddr>,
+    scheme: &str,
+    upstream: &mut RequestHeader,
+) -> Result<()> {
+    let values = came.headers.get_all(FORWARDED_FOR).iter();
+    let mut chain: Vec<_> = values
+        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+        .collect();
+    chain.extend(peer.map(|peer| peer.ip().to_string()));
+    upstream.insert_header(FORWARDED_FOR, chain.join(", "))?;
+    upstream.insert_header("x-forwarded-proto", scheme)?;
+    upstream.insert_header("x-forwarded-host", authority)
 }
 
 #[cfg(test)]

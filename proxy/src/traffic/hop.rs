@@ -4,8 +4,8 @@
 //! - What sidelog adds can't be named away (`tests/wall/connection.rs`).
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
-use pingora::Result;
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{ErrorType, OrErr, Result};
 
 /// What sidelog adds to requests.
 const ADDED: [&str; 5] = [
@@ -103,6 +103,27 @@ pub fn strip(response: &mut ResponseHeader) {
     for name in ["keep-alive", "proxy-connection"] {
         response.remove_header(name);
     }
+}
+
+/// HTTP/2 may part a `cookie` into several fields; other versions know one only (RFC 9113, 8.2.3).
+///
+/// # Errors
+/// Never: joined values are a value.
+pub fn join_cookies(upstream: &mut RequestHeader) -> Result<()> {
+    let mut crumbs = upstream
+        .headers
+        .get_all(header::COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes);
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
+        return Ok(());
+    };
+    let all: Vec<_> = [first, second].into_iter().chain(crumbs).collect();
+    let joined = HeaderValue::from_bytes(&all.join(&b"; "[..]));
+    upstream.insert_header(
+        header::COOKIE,
+        joined.or_err(ErrorType::InternalError, "joined values are a value")?,
+    )
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //!   the upstream closed an idle connection on it.
 //! - Nothing of a request is logged: the exchange is recorded, and pingora's own error lines are suppressed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -35,7 +36,6 @@ use crate::settings::{Listener, TraceMode};
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-const FORWARDED_FOR: &str = "x-forwarded-for";
 
 /// Informational answers before the one that counts.
 const INFORMATIONAL_MAX: u32 = 100;
@@ -114,9 +114,9 @@ impl Proxy {
             let values = request.headers.get_all(&TRACESTATE).iter();
             tracestate::join(values.map(HeaderValue::as_bytes))
         });
-        let client = session.client_addr().and_then(|address| address.as_inet()).copied();
+        let client = peer(session);
         let forwarded_for = client.and_then(|client| {
-            let values = request.headers.get_all(FORWARDED_FOR).iter();
+            let values = request.headers.get_all(client::FORWARDED_FOR).iter();
             client::forwarded_for(
                 client.ip(),
                 values.map(HeaderValue::as_bytes),
@@ -156,6 +156,11 @@ fn authority(request: &RequestHeader) -> &[u8] {
     }
 }
 
+/// Who is at the other end of the connection; nobody by a Unix socket.
+fn peer(session: &Session) -> Option<SocketAddr> {
+    session.client_addr().and_then(|address| address.as_inet()).copied()
+}
+
 fn version(request: &RequestHeader) -> Version {
     match request.version {
         http::Version::HTTP_2 => Version::Http2,
@@ -179,24 +184,6 @@ fn asks(session: &Session) -> Asks {
         grpc: Grpc::of_request(fields).is_some(),
         expects: expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
     }
-}
-
-/// HTTP/2 may part a `cookie` into several fields; other versions know one only (RFC 9113, 8.2.3).
-fn join_cookies(upstream: &mut RequestHeader) -> Result<()> {
-    let mut crumbs = upstream
-        .headers
-        .get_all(header::COOKIE)
-        .iter()
-        .map(HeaderValue::as_bytes);
-    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else {
-        return Ok(());
-    };
-    let all: Vec<_> = [first, second].into_iter().chain(crumbs).collect();
-    let joined = HeaderValue::from_bytes(&all.join(&b"; "[..]));
-    upstream.insert_header(
-        header::COOKIE,
-        joined.or_err(ErrorType::InternalError, "joined values are a value")?,
-    )
 }
 
 /// Puts our `traceparent` in the place of what came; a `tracestate` goes on as it was, or not at all. What the
@@ -239,25 +226,6 @@ fn own_answer(status: u16) -> Result<ResponseHeader> {
     Ok(response)
 }
 
-/// `X-Forwarded-For`, `-Proto` and `-Host`: the client added to the first, the others as this hop saw them.
-fn write_forwarded(session: &Session, upstream: &mut RequestHeader, scheme: &str) -> Result<()> {
-    let came = session.req_header().headers.get_all(FORWARDED_FOR);
-    let mut chain: Vec<String> = came
-        .iter()
-        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
-        .collect();
-    chain.extend(
-        session
-            .client_addr()
-            .and_then(|address| address.as_inet())
-            .map(|client| client.ip().to_string()),
-    );
-    upstream.insert_header(FORWARDED_FOR, chain.join(", "))?;
-    upstream.insert_header("x-forwarded-proto", scheme)?;
-    upstream.insert_header("x-forwarded-host", authority(session.req_header()))?;
-    Ok(())
-}
-
 #[async_trait]
 impl ProxyHttp for Proxy {
     type CTX = Ctx;
@@ -297,10 +265,17 @@ impl ProxyHttp for Proxy {
         ctx: &mut Ctx,
     ) -> Result<()> {
         if self.listener.forwarded {
-            write_forwarded(session, upstream_request, self.listener.scheme())?;
+            let came = session.req_header();
+            client::forward(
+                came,
+                authority(came),
+                peer(session),
+                self.listener.scheme(),
+                upstream_request,
+            )?;
         }
         if upstream_request.version != http::Version::HTTP_2 {
-            join_cookies(upstream_request)?;
+            hop::join_cookies(upstream_request)?;
         }
         hop::restore(session.req_header(), upstream_request)?;
         write_trace(session, upstream_request, ctx)

@@ -1,14 +1,9 @@
 //! What the accept layer counts, of all listeners.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use crate::traffic::head::Reason;
-
-/// Refusals are told in the log at most this often.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+use crate::traffic::seldom::Seldom;
 
 /// Why a head never became a request. Closed set; the metric's `reason` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +121,7 @@ pub struct Connections {
     closed: AtomicU64,
     no_request: [AtomicU64; NoRequest::COUNT],
     limits: [AtomicU64; Limit::ALL.len()],
-    log: Mutex<Throttle>,
+    log: Seldom,
 }
 
 impl Connections {
@@ -188,13 +183,13 @@ impl Connections {
     }
 
     fn tell(&self, what: &'static str, name: &'static str) {
-        let Some(untold) = self.log.lock().pass(Instant::now()) else {
+        let Some(left_out) = self.log.due() else {
             return;
         };
         tracing::info!(
             what,
             name,
-            untold,
+            left_out,
             "refused a client; all refusals are counted in sidelog_heads_refused_total and sidelog_limits_reached_total"
         );
     }
@@ -210,37 +205,9 @@ impl Drop for Open {
     }
 }
 
-/// Lets one line through, and counts the others until the next.
-#[derive(Debug, Default)]
-struct Throttle {
-    next: Option<Instant>,
-    held_back: u64,
-}
-
-impl Throttle {
-    /// How many were held back before this one, if it passes.
-    fn pass(&mut self, now: Instant) -> Option<u64> {
-        if self.next.is_some_and(|next| now < next) {
-            self.held_back += 1;
-            return None;
-        }
-        self.next = Some(now + TELL_EVERY);
-        Some(std::mem::take(&mut self.held_back))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_log_is_told_once_in_a_while() {
-        let (mut throttle, start) = (Throttle::default(), Instant::now());
-        assert_eq!(throttle.pass(start), Some(0));
-        assert_eq!(throttle.pass(start), None);
-        assert_eq!(throttle.pass(start), None);
-        assert_eq!(throttle.pass(start + TELL_EVERY), Some(2));
-    }
 
     #[test]
     fn each_reason_has_its_own_count() {

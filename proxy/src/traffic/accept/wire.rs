@@ -4,6 +4,9 @@
 //! is over: what comes meanwhile is held, and is another head. Where that begins the two parsers must agree on: the end
 //! of the body as it was framed here, and pingora's word that it has read it ([`Signals::ended`]).
 
+mod body;
+mod h2;
+
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
@@ -13,7 +16,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{ALPN, Stream};
 use pingora::server::ShutdownWatch;
@@ -22,9 +24,7 @@ use tokio::time::Instant;
 
 use super::connections::{Connections, Limit, NoRequest};
 use super::deadline::Deadline;
-use super::frames::Frames;
 use super::refusal::{self, Refusal};
-use super::streams::OpenStreams;
 use crate::settings::Limits;
 use crate::traffic::chunks::Chunks;
 use crate::traffic::head::{Framing, Head, HeadLimits, Judge, Reason, Verdict, empty_lines};
@@ -32,8 +32,6 @@ use crate::traffic::refused::{Refused, Witness};
 
 /// Bytes read at once while a head is not whole.
 const FILL: usize = 4096;
-/// How long a client of HTTP/2 that has no request open has to take note of the process's end.
-const FAREWELL: Duration = Duration::from_millis(300);
 /// Bytes of further requests that are held while one is answered.
 const AHEAD_MAX: usize = 16 * 1024;
 
@@ -80,57 +78,11 @@ enum Phase {
     /// Another protocol, that nobody here knows.
     Raw,
     /// HTTP/2, whose requests are judged where they are taken apart.
-    H2(Box<Connection>),
+    H2(Box<h2::Connection>),
     /// This is sent, from there on, and the rest of what comes ignored.
     Refusing(Vec<u8>, usize),
     /// Nothing more comes.
     Over,
-}
-
-/// What is known of a connection of HTTP/2.
-#[derive(Debug)]
-struct Connection {
-    frames: Frames,
-    open: Arc<OpenStreams>,
-    digest: Option<Arc<ProxyDigest>>,
-    /// Requests taken back since then.
-    resets: u32,
-    since: Instant,
-    /// Why the deadline runs: a request is not whole, not the process's end.
-    is_reading: bool,
-}
-
-impl Connection {
-    fn new() -> Self {
-        let open = Arc::<OpenStreams>::default();
-        let answer = ResponseHeader::build(200, Some(0)).ok();
-        let digest = answer.map(|answer| {
-            let data: Box<dyn std::any::Any + Send + Sync> = Box::new(Arc::clone(&open));
-            Arc::new(ProxyDigest::new(Box::new(answer), Some(data)))
-        });
-        Self {
-            frames: Frames::new(),
-            open,
-            digest,
-            resets: 0,
-            since: Instant::now(),
-            is_reading: false,
-        }
-    }
-
-    /// Takes note of what came, and says whether too many requests were taken back.
-    fn read(&mut self, bytes: &[u8], resets_max: u32) -> bool {
-        let resets = self.frames.read(bytes);
-        if resets == 0 {
-            return false;
-        }
-        let now = Instant::now();
-        if now - self.since >= Duration::from_secs(1) {
-            (self.since, self.resets) = (now, 0);
-        }
-        self.resets = self.resets.saturating_add(resets);
-        self.resets > resets_max
-    }
 }
 
 /// An accepted connection.
@@ -161,14 +113,6 @@ pub(super) struct Wire {
     pub(super) deadline: Deadline,
     stalled: Deadline,
     pub(super) shutdown: ShutdownWatch,
-    ending: Option<Ending>,
-}
-
-/// The end of the process, waited for.
-type Ending = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
-
-fn ended(mut shutdown: ShutdownWatch) -> Ending {
-    Box::pin(async move { while !*shutdown.borrow_and_update() && shutdown.changed().await.is_ok() {} })
 }
 
 impl std::fmt::Debug for Wire {
@@ -193,7 +137,7 @@ impl Wire {
             given: 0,
             owed: 0,
             phase: if h2 {
-                Phase::H2(Box::new(Connection::new()))
+                Phase::H2(Box::new(h2::Connection::new(shutdown.clone())))
             } else {
                 Phase::Head
             },
@@ -209,7 +153,6 @@ impl Wire {
             deadline,
             stalled: Deadline::default(),
             shutdown,
-            ending: None,
         }
     }
 
@@ -224,7 +167,7 @@ impl Wire {
 
     /// The client speaks HTTP/2.
     pub(super) fn is_h2(&mut self) {
-        self.phase = Phase::H2(Box::new(Connection::new()));
+        self.phase = Phase::H2(Box::new(h2::Connection::new(self.shutdown.clone())));
     }
 
     /// What streams of HTTP/2 find their connection by.
@@ -445,109 +388,6 @@ impl Wire {
         flushed.map(Ok)
     }
 
-    fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let most = match self.phase {
-            Phase::Sized(left) => usize::try_from(left).unwrap_or(usize::MAX),
-            _ => usize::MAX,
-        };
-        if self.held().is_empty() {
-            let before = buf.filled().len();
-            if self.poll_at_most(cx, buf, most)?.is_pending() {
-                self.check_pace(cx)?;
-                return Poll::Pending;
-            }
-            self.waited();
-            let n = buf.filled().len() - before;
-            self.finished |= n == 0;
-            let new = buf.filled().get(before..).unwrap_or_default();
-            let used = self.passed(n, |chunks| chunks.read(new))?;
-            self.held.extend_from_slice(new.get(used..).unwrap_or_default());
-            buf.set_filled(before + used);
-        } else {
-            let n = self.held().len().min(buf.remaining()).min(most);
-            let held = std::mem::take(&mut self.held);
-            let new = held.get(self.given..self.given + n).unwrap_or_default();
-            let used = self.passed(n, |chunks| chunks.read(new));
-            self.held = held;
-            self.give(buf, used?);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Reads no more than `most`; pingora itself wants no more of a body than there is.
-    fn poll_at_most(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>, most: usize) -> Poll<io::Result<()>> {
-        if buf.remaining() <= most {
-            return Pin::new(self.socket()?).poll_read(cx, buf);
-        }
-        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-        ready!(Pin::new(self.socket()?).poll_read(cx, &mut part))?;
-        let n = part.filled().len();
-        buf.advance(n);
-        Poll::Ready(Ok(()))
-    }
-
-    /// Takes note of `n` bytes of the body, and says how many of them are.
-    fn passed(
-        &mut self,
-        n: usize,
-        look: impl FnOnce(&mut Chunks) -> Result<usize, crate::traffic::chunks::NoChunk>,
-    ) -> io::Result<usize> {
-        self.moved += n as u64;
-        let (used, is_over) = match &mut self.phase {
-            Phase::Sized(left) => {
-                *left = left.saturating_sub(n as u64);
-                (n, *left == 0)
-            }
-            Phase::Chunked(chunks) => match look(chunks) {
-                Ok(used) => (used, chunks.is_done()),
-                Err(_) => {
-                    self.phase = Phase::Over;
-                    self.judges.connections.count(NoRequest::Refused(Reason::Chunk));
-                    return Err(Refusal::Malformed(Reason::Chunk).into());
-                }
-            },
-            _ => (n, false),
-        };
-        if is_over {
-            self.phase = Phase::Held;
-            self.deadline.clear();
-        }
-        Ok(used)
-    }
-
-    /// A body that doesn't get on is given up, as long as it is what the exchange waits for. Only the time counts that the
-    /// client was waited for, not the upstream.
-    fn check_pace(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        let begun = self.signals.answer.load(Ordering::Acquire) == Answer::Begun as u8;
-        if !self.paced || begun {
-            self.deadline.clear();
-            return Ok(());
-        }
-        let window = self.judges.limits.downstream_read_timeout;
-        if self.waiting.is_none() {
-            self.waiting = Some(Instant::now());
-            self.deadline.set(window.saturating_sub(self.waited));
-        }
-        while self.deadline.poll(cx).is_ready() {
-            let least = self.judges.limits.downstream_rate_min.bytes() as f64 * window.as_secs_f64();
-            if (self.moved as f64) < least.max(1.0) {
-                self.phase = Phase::Over;
-                self.judges.connections.limit(Limit::UploadRate);
-                return Err(Refusal::Slow.into());
-            }
-            (self.moved, self.waited, self.waiting) = (0, Duration::ZERO, Some(Instant::now()));
-            self.deadline.set(window);
-        }
-        Ok(())
-    }
-
-    /// The client has sent something.
-    fn waited(&mut self) {
-        if let Some(since) = self.waiting.take() {
-            self.waited += since.elapsed();
-        }
-    }
-
     /// Waits for the client to leave: what it sends is another request, and waits for its turn.
     fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.finished && self.held().len() < AHEAD_MAX {
@@ -574,41 +414,6 @@ impl Wire {
             return Poll::Ready(Ok(()));
         }
         Pin::new(self.socket()?).poll_read(cx, buf)
-    }
-
-    fn poll_h2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let came = self.poll_raw(cx, buf)?;
-        let Phase::H2(connection) = &mut self.phase else {
-            return came.map(Ok);
-        };
-        let limits = &self.judges.limits;
-        if connection.read(buf.filled().get(before..).unwrap_or_default(), limits.h2_resets_max) {
-            self.judges.connections.limit(Limit::Resets);
-            self.phase = Phase::Over;
-            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
-        }
-        // Whoever waits for the client is to hear of the end, too.
-        let ending = self.ending.get_or_insert_with(|| ended(self.shutdown.clone()));
-        let has_ended = *self.shutdown.borrow() || (came.is_pending() && ending.as_mut().poll(cx).is_ready());
-        let is_leaving = has_ended && connection.open.is_none();
-        let (was_reading, is_reading) = (connection.is_reading, connection.frames.is_incomplete());
-        connection.is_reading = is_reading;
-        match (is_reading, is_leaving) {
-            (_, true) if was_reading || !self.deadline.is_set() => self.deadline.set(FAREWELL),
-            (_, true) => {}
-            (true, false) if !was_reading => self.deadline.set(limits.header_timeout),
-            (true, false) => {}
-            (false, false) => self.deadline.clear(),
-        }
-        if came.is_pending() && self.deadline.poll(cx).is_ready() {
-            if !is_leaving {
-                self.judges.connections.count(NoRequest::Timeout);
-            }
-            self.phase = Phase::Over;
-            return Poll::Ready(Ok(()));
-        }
-        came.map(Ok)
     }
 
     /// A write that can't get on is given up after a while.
