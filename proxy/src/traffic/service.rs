@@ -441,10 +441,6 @@ impl ProxyHttp for Proxy {
         if let Some(mut capture) = ctx.capture.take() {
             capture.ended(end, error_type, status);
         }
-        // A body that is not read yet is still to be drained before the next head.
-        if session.as_downstream_mut().is_body_done() {
-            accept::request_ended(session);
-        }
     }
 
     fn suppress_error_log(&self, _session: &Session, _ctx: &Ctx, _error: &Error) -> bool {
