@@ -91,7 +91,7 @@ impl Client {
     }
 
     /// What a stream is answered with: a status (of what HPACK calls by an index), or that it or the connection ends.
-    async fn answer(&mut self, stream: u32) -> String {
+    pub(crate) async fn answer(&mut self, stream: u32) -> String {
         let reading = async {
             loop {
                 let mut head = [0; 9];

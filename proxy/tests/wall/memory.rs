@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use testbed::{Upstream, wait};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::http2::Client;
@@ -55,15 +55,67 @@ async fn idle(stand: &Stand, count: usize) -> Vec<TcpStream> {
 }
 
 #[tokio::test]
+async fn ten_thousand_idle_connections_fit_256_mib() {
+    let stand = stand(20_000).await;
+    let before = stand.proxy.resident_bytes();
+    let clients = idle(&stand, 10_000).await;
+    report("10,000 idle", &stand, before, 10_000, 256 * MIB);
+    drop(clients);
+    stand.clean().await;
+}
+
+#[tokio::test]
 async fn as_many_idle_connections_as_are_taken_by_default_fit_128_mib() {
     many_files();
     let stand = Stand::start().await;
     let before = stand.proxy.resident_bytes();
     let clients = idle(&stand, 1_990).await;
-    // Of 128 MiB the rest is for the process itself, whose debug build is larger than what is deployed.
-    report("1,990 idle", &stand, before, 1_990, before + 104 * MIB);
+    report("1,990 idle", &stand, before, 1_990, 128 * MIB);
     drop(clients);
     stand.clean().await;
+}
+
+#[tokio::test]
+async fn two_thousand_idle_connections_of_http2_fit_128_mib() {
+    many_files();
+    let stand = Stand::start().await;
+    let before = stand.proxy.resident_bytes();
+    let mut clients = Vec::new();
+    for _ in 0..1_990 {
+        let mut client = Client::connect(&stand).await;
+        client.get(1).await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        assert_eq!(client.answer(1).await, "200");
+    }
+    report("1,990 idle, HTTP/2", &stand, before, 1_990, 128 * MIB);
+    drop(clients);
+    stand.clean().await;
+}
+
+#[tokio::test]
+async fn a_thousand_busy_connections_fit_256_mib() {
+    let stand = stand(20_000).await;
+    let before = stand.proxy.resident_bytes();
+    let body = "a".repeat(64 * 1024);
+    let head =
+        "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: text/plain\r\nx-answer-held: 1\r\nContent-Length: 65536\r\n\r\n";
+    let mut clients = Vec::new();
+    for _ in 0..1_000 {
+        let mut client = TcpStream::connect(stand.address()).await.unwrap();
+        client.write_all(head.as_bytes()).await.unwrap();
+        client.write_all(body.as_bytes()).await.unwrap();
+        clients.push(client);
+    }
+    stand.upstream.holds(1_000).await;
+    report("1,000 busy", &stand, before, 1_000, 256 * MIB);
+    stand.upstream.release();
+    for client in &mut clients {
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+    }
 }
 
 #[tokio::test]
@@ -140,4 +192,33 @@ async fn two_clients_of_http2_that_read_nothing_are_bounded() {
     .await;
     report("2 × 100 answers of 4 MB", &stand, before, 2, 256 * MIB);
     drop(clients);
+}
+
+#[tokio::test]
+async fn two_clients_of_http2_that_upload_to_nobody_are_bounded() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let stand = Stand::with(|command| command.env("UPSTREAM_URL", url)).await;
+    let before = stand.proxy.resident_bytes();
+    let sent = bytes::Bytes::from(vec![b'a'; 4_000_000]);
+    let mut uploads = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let client = testbed::http::h2c_client();
+        for _ in 0..100 {
+            uploads.spawn(client.post(stand.proxy.url()).body(sent.clone()).send());
+        }
+    }
+    let mut silent = Vec::new();
+    while silent.len() < 200 {
+        silent.push(listener.accept().await.unwrap());
+    }
+    let mut held = 0;
+    wait::until("the proxy holds no more", async || {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let now = stand.proxy.resident_bytes();
+        now.abs_diff(std::mem::replace(&mut held, now)) < MIB / 4
+    })
+    .await;
+    report("2 × 100 uploads of 4 MB", &stand, before, 2, 128 * MIB);
+    uploads.abort_all();
 }
