@@ -234,6 +234,21 @@ async fn a_server_without_room_says_so() {
 }
 
 #[tokio::test]
+async fn a_stream_on_more_servers_than_there_are_says_so() {
+    let server = NatsServer::start().await;
+    let settings = NatsSettings {
+        stream_replicas: 3,
+        ..at(&server.url())
+    };
+    let connection = connected(&settings).await;
+    let error = ensure_stream(&connection, &settings)
+        .await
+        .expect_err("one server can't keep three copies");
+    assert!(matches!(error, StreamError::NoReplicas { replicas: 3, .. }), "{error}");
+    assert!(error.to_string().contains("nats.stream_replicas"), "{error}");
+}
+
+#[tokio::test]
 async fn an_existing_stream_is_used_as_it_is() {
     let server = NatsServer::start().await;
     let settings = at(&server.url());

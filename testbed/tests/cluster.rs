@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use serde_json::Value;
 use testbed::{LokiDouble, NatsCluster, Sidelog, Upstream, http, wait};
 
@@ -56,23 +55,11 @@ fn numbers(lines: &[String]) -> Vec<usize> {
 #[tokio::test]
 async fn nodes_that_are_killed_in_mid_stream_lose_and_double_nothing() {
     let mut nats = NatsCluster::start().await;
-    let config = Config {
-        name: "logs".to_owned(),
-        subjects: vec!["logs.>".to_owned()],
-        num_replicas: 3,
-        discard: DiscardPolicy::Old,
-        ..Config::default()
-    };
-    let jetstream = nats.jetstream().await;
-    // The nodes have to find each other first.
-    wait::until("the operator's stream is there", async || {
-        jetstream.create_stream(config.clone()).await.is_ok()
-    })
-    .await;
     let (upstream, loki) = (Upstream::start(), LokiDouble::start());
     let proxy = Sidelog::proxy()
         .env("UPSTREAM_URL", upstream.url())
         .env("NATS_URL", nats.url())
+        .env("SIDELOG_NATS__STREAM_REPLICAS", 3)
         .env("SIDELOG_TRACES__ENABLED", "false")
         .start()
         .await;
@@ -81,6 +68,7 @@ async fn nodes_that_are_killed_in_mid_stream_lose_and_double_nothing() {
         let consumer = Sidelog::consumer()
             .env("NATS_URL", nats.url())
             .env("LOKI_URL", loki.push_url())
+            .env("SIDELOG_NATS__STREAM_REPLICAS", 3)
             // What a dead node had handed out comes again after this.
             .env("SIDELOG_SOURCE__ACK_WAIT", "10s")
             .start()
@@ -114,6 +102,7 @@ async fn nodes_that_are_killed_in_mid_stream_lose_and_double_nothing() {
     );
     assert_eq!(stored.len(), EXCHANGES, "the store has identical lines once");
     let stream = nats.jetstream().await.get_stream("logs").await.unwrap();
+    assert_eq!(stream.cached_info().config.num_replicas, 3);
     let mut in_stream = 0;
     for sequence in 1..=stream.cached_info().state.last_sequence {
         let message = stream.get_raw_message(sequence).await.unwrap();

@@ -30,6 +30,9 @@ pub struct NatsSettings {
     /// How large a stream that is created may become; the oldest messages go first.
     #[serde(deserialize_with = "stream_bytes")]
     pub stream_max_bytes: ByteSize,
+    /// On how many servers of the cluster a stream that is created is kept.
+    #[serde(deserialize_with = "replicas")]
+    pub stream_replicas: usize,
     /// A credentials file (JWT and seed), as `nsc` writes it.
     pub creds_file: Option<PathBuf>,
     /// A file that holds an NKey user seed.
@@ -78,6 +81,7 @@ impl Default for NatsSettings {
             storage: StorageType::File,
             max_age: Duration::from_secs(168 * 3600),
             stream_max_bytes: ByteSize::gib(4),
+            stream_replicas: 1,
             creds_file: None,
             nkey_file: None,
             token_file: None,
@@ -136,6 +140,19 @@ fn subject<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Erro
     let subject = String::deserialize(deserializer)?;
     check_subject(&subject).map_err(D::Error::custom)?;
     Ok(subject)
+}
+
+/// The most copies that JetStream keeps (`StreamMaxReplicas`).
+const MAX_REPLICAS: usize = 5;
+
+fn replicas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let replicas = usize::deserialize(deserializer)?;
+    if !(1..=MAX_REPLICAS).contains(&replicas) {
+        return Err(D::Error::custom(format!(
+            "{replicas} is out of range; write 1, or 3 or 5 in a cluster of as many servers"
+        )));
+    }
+    Ok(replicas)
 }
 
 /// JetStream counts in signed 64 bits, and takes 0 for "no limit".

@@ -56,6 +56,19 @@ pub enum StreamError {
         /// The server's words.
         reason: String,
     },
+    /// There are not as many servers as the stream is to be kept on.
+    #[error(
+        "the NATS server can't keep stream {stream:?} on {replicas} servers (nats.stream_replicas): {reason}; start more servers with \
+         JetStream in the cluster, or lower it"
+    )]
+    NoReplicas {
+        /// The stream.
+        stream: String,
+        /// How many were asked for.
+        replicas: usize,
+        /// The server's words.
+        reason: String,
+    },
     /// The server refuses the stream as it is set.
     #[error("the NATS server refuses stream {stream:?} with subject {subject:?} (nats.stream, nats.subject): {reason}")]
     Refused {
@@ -195,8 +208,13 @@ impl Asked<'_> {
             CreateStreamErrorKind::JetStream(error) if error.error_code() == ErrorCode::STREAM_NAME_EXIST => {
                 Attempt::Exists
             }
-            CreateStreamErrorKind::JetStream(error) if lacks_room(error.error_code()) => {
-                Attempt::NoRoom(error.to_string())
+            CreateStreamErrorKind::JetStream(error) if lacks_room(&error) => Attempt::NoRoom(error.to_string()),
+            CreateStreamErrorKind::JetStream(error) if lacks_servers(error.error_code()) => {
+                Attempt::Failed(StreamError::NoReplicas {
+                    stream: self.settings.stream.clone(),
+                    replicas: self.settings.stream_replicas,
+                    reason: error.to_string(),
+                })
             }
             CreateStreamErrorKind::JetStream(error) => Attempt::Failed(self.server_error(&error)),
             CreateStreamErrorKind::TimedOut => Attempt::Failed(self.no_answer()),
@@ -261,14 +279,25 @@ impl Asked<'_> {
     }
 }
 
-/// The server's codes for "not so much".
-fn lacks_room(code: ErrorCode) -> bool {
+/// The server's codes for "not so much". Of a cluster's code for "no server for this" the text tells why: server after server.
+fn lacks_room(error: &jetstream::Error) -> bool {
+    if error.error_code() == ErrorCode::CLUSTER_NO_PEERS {
+        return error.to_string().contains("insufficient storage");
+    }
     matches!(
-        code,
+        error.error_code(),
         ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
             | ErrorCode::INSUFFICIENT_RESOURCES
             | ErrorCode::STORAGE_RESOURCES_EXCEEDED
             | ErrorCode::MEMORY_RESOURCES_EXCEEDED
             | ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED
+    )
+}
+
+/// The server's codes for "not on so many".
+fn lacks_servers(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::CLUSTER_NO_PEERS | ErrorCode::STREAM_REPLICAS_NOT_SUPPORTED
     )
 }

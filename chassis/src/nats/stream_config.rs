@@ -26,7 +26,7 @@ pub(super) fn config(settings: &NatsSettings, size: ByteSize) -> Config {
         max_messages_per_subject: -1,
         max_consumers: -1,
         max_message_size: -1,
-        num_replicas: 1,
+        num_replicas: settings.stream_replicas,
         duplicate_window: duplicate_window(settings),
         ..Config::default()
     }
@@ -83,6 +83,12 @@ pub(super) fn differences(actual: &Config, settings: &NatsSettings) -> Vec<Strin
         duration::format(actual.duplicate_window),
         duration::format(wanted.duplicate_window),
     );
+    if actual.num_replicas < wanted.num_replicas {
+        found.push(format!(
+            "num_replicas is {}, not {}",
+            actual.num_replicas, wanted.num_replicas
+        ));
+    }
     if !actual.subjects.iter().any(|filter| covers(filter, &settings.subject)) {
         found.push(format!(
             "subjects are {:?}, without {:?}",
@@ -114,8 +120,12 @@ mod tests {
 
     #[test]
     fn every_difference_is_named_with_both_values() {
-        let settings = NatsSettings::default();
+        let settings = NatsSettings {
+            stream_replicas: 3,
+            ..NatsSettings::default()
+        };
         let actual = Config {
+            num_replicas: 1,
             storage: Storage::Memory,
             discard: DiscardPolicy::New,
             max_age: Duration::from_secs(3600),
@@ -131,10 +141,21 @@ mod tests {
             "max_age is 1h, not 7d",
             "max_bytes is unlimited, not 4GiB",
             "duplicate_window is 2m, not 10m",
+            "num_replicas is 1, not 3",
             "subjects are [\"other.>\"], without \"logs.>\"",
         ] {
             assert!(told.contains(part), "{part}: {told}");
         }
+    }
+
+    #[test]
+    fn more_replicas_than_are_asked_for_are_no_difference() {
+        let settings = NatsSettings::default();
+        let actual = Config {
+            num_replicas: 3,
+            ..config(&settings, settings.stream_max_bytes)
+        };
+        assert_eq!(differences(&actual, &settings), Vec::<String>::new());
     }
 
     #[test]
