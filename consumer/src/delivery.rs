@@ -26,6 +26,8 @@ pub(crate) struct Delivery {
     pub(crate) id: MessageId,
     pub(crate) subject: Subject,
     pub(crate) payload: Bytes,
+    /// How often the server has delivered it, this time included.
+    pub(crate) delivered: u32,
     /// Where to acknowledge; the newest one if the message was delivered again.
     reply: Mutex<Subject>,
     /// Lines that are neither stored nor set aside. Starts at 1 for the message itself, until its lines are known.
@@ -40,12 +42,14 @@ impl Delivery {
         subject: Subject,
         reply: Subject,
         payload: Bytes,
+        delivered: u32,
         reserved: OwnedSemaphorePermit,
     ) -> Self {
         Self {
             id,
             subject,
             payload,
+            delivered,
             reply: Mutex::new(reply),
             unsettled: AtomicUsize::new(1),
             progressed: Mutex::new(Instant::now()),
@@ -115,6 +119,7 @@ pub(crate) mod tests {
             Subject::from("logs.api"),
             Subject::from(reply),
             Bytes::copy_from_slice(payload),
+            1,
             budget.try_acquire_owned().unwrap(),
         ))
     }

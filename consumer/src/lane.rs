@@ -26,6 +26,8 @@ const SMALLEST: usize = 16 * 1024;
 const STREAM_WAIT: Duration = Duration::from_secs(1);
 /// A success makes the next push larger by this share of the largest.
 const GROWTH: usize = 16;
+/// So many pushes in a row have to come through before a lane that was in trouble may hold as much as others again.
+const CALM: u32 = 8;
 
 /// When a lane pushes.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub(crate) struct Lane {
     held: Option<Held>,
     backoff: Backoff,
     push_max: usize,
+    /// Pushes that came through since the last trouble, up to [`CALM`].
+    calm: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -85,6 +89,7 @@ impl Lane {
             held: None,
             backoff: limits.backoff.clone(),
             push_max: limits.max_bytes,
+            calm: CALM,
             limits,
         }
     }
@@ -113,6 +118,17 @@ impl Lane {
     /// Whether the store refuses this stream and takes others. From the refusal to the next success.
     pub(crate) fn is_held_alone(&self) -> bool {
         self.held.is_some_and(|held| held.reach == Reach::Stream)
+    }
+
+    /// Whether the store lately refused entries of this stream, asked it to wait, or was slow with it alone: it is not to hold as
+    /// much as others.
+    pub(crate) fn is_troubled(&self) -> bool {
+        self.calm < CALM
+    }
+
+    /// The store took long for a push, and not for those of others.
+    pub(crate) fn was_slow(&mut self) {
+        self.calm = 0;
     }
 
     /// Bytes of the entries that the store doesn't have yet.
@@ -166,6 +182,7 @@ impl Lane {
             Answer::Stored => {
                 self.backoff.reset();
                 self.held = None;
+                self.calm = CALM.min(self.calm + 1);
                 self.push_max = (self.push_max + self.limits.max_bytes / GROWTH).min(self.limits.max_bytes);
                 left.stored = part;
             }
@@ -195,6 +212,9 @@ impl Lane {
         if hold.by_rate {
             self.push_max = (bytes(&part) / 2).clamp(SMALLEST.min(self.limits.max_bytes), self.limits.max_bytes);
         }
+        if hold.reach == Reach::Stream {
+            self.calm = 0;
+        }
         let wait = self.backoff.next(hold.wait);
         self.held = Some(Held {
             until: now
@@ -223,6 +243,9 @@ impl Lane {
                 }
                 return;
             }
+        }
+        if kind == RefusedAs::Invalid {
+            self.calm = 0;
         }
         if part.len() > 1 {
             let second = part.split_off(part.len() / 2);
@@ -409,6 +432,44 @@ mod tests {
             lane.answered(part, Answer::Stored, now);
         }
         assert_eq!(sizes.iter().skip(4).max(), Some(&65));
+    }
+
+    #[test]
+    fn a_lane_is_troubled_until_several_pushes_in_a_row_came_through() {
+        let now = Instant::now();
+        let slow = None;
+        for trouble in [Some(rate_limited(None)), Some(refused(RefusedAs::Invalid, "odd")), slow] {
+            let mut lane = lane(false);
+            for second in 0..20 {
+                lane.add(entry("api", second, &"x".repeat(64 * 1024)), now);
+            }
+            assert!(!lane.is_troubled());
+            let part = lane.take(now);
+            match trouble {
+                Some(answer) => drop(lane.answered(part, answer, now)),
+                None => {
+                    lane.answered(part, Answer::Stored, now);
+                    lane.was_slow();
+                }
+            }
+            for _ in 0..CALM {
+                assert!(lane.is_troubled());
+                let part = lane.take(now);
+                lane.answered(part, Answer::Stored, now);
+            }
+            assert!(!lane.is_troubled());
+        }
+    }
+
+    #[test]
+    fn a_lane_whose_entries_are_only_late_or_many_is_not_troubled() {
+        let now = Instant::now();
+        for answer in [refused(RefusedAs::Invalid, BEHIND), refused(RefusedAs::TooLarge, "")] {
+            let mut lane = filled([10, 60], now);
+            let part = lane.take(now);
+            lane.answered(part, answer, now);
+            assert!(!lane.is_troubled());
+        }
     }
 
     /// Numbers that look random and are the same in each run.

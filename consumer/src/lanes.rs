@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - At most `loki.concurrency` pushes at a time, at most one of a stream, and the lane that is due for the longest comes next.
-//! - A stream that the store refuses holds neither the others nor their memory: when its share is full, its messages are given
-//!   back to NATS for a while (`a_service_that_the_store_refuses_holds_up_no_other`).
+//! - A stream that the store refuses, in whole or in part, or is slow with holds neither the others nor their memory: when its
+//!   share is full, its messages are given back to NATS for a while, and stay away longer each time
+//!   (`a_service_that_the_store_refuses_holds_up_no_other`, `…_whose_entries_are_all_refused_…`, `…_that_the_store_is_slow_with_…`).
 //! - While the store as a whole fails, one push at a time asks whether it is back, each time another lane's, so that entries which
 //!   only seem to make it fail hold up no others (`a_push_that_always_fails_holds_up_no_other_stream`).
 //! - Entries are late or dead only by the store's word; late ones go to a stream of their hour.
@@ -30,6 +31,10 @@ use crate::transfer::{Attempt, Transfer};
 const INTAKE: usize = 64;
 /// What an entry costs beside its line, which is a part of its message: names, metadata, places in lists.
 const ENTRY_COST: usize = 512;
+/// A push that takes longer while others don't is slow.
+const SLOW: Duration = Duration::from_secs(1);
+/// Messages that are given back again and again stay away longer, up to so many times, so that many of them cost little.
+const AWAY_MOST: u32 = 4;
 
 /// What bounds the lanes together.
 #[derive(Debug, Clone)]
@@ -39,7 +44,7 @@ pub(crate) struct LanesLimits {
     pub(crate) concurrency: usize,
     /// Bytes of messages that are held at a time.
     pub(crate) memory_max: usize,
-    /// How long messages stay away that are given back.
+    /// How long messages stay away that are given back for the first time.
     pub(crate) away: Duration,
 }
 
@@ -54,7 +59,7 @@ impl LanesLimits {
         self.memory_max / 2 / ENTRY_COST
     }
 
-    /// What a stream that the store refuses may hold.
+    /// What a stream may hold that the store refuses or is slow with.
     fn share(&self) -> usize {
         self.memory_max / 8
     }
@@ -75,6 +80,8 @@ pub(crate) struct Lanes {
     running: JoinSet<Attempt>,
     at_work: HashMap<Id, AtWork>,
     store: Store,
+    /// When a push last came back that was not slow.
+    quick: Option<Instant>,
     letters: Letters,
     stream_outage: Outage,
 }
@@ -83,6 +90,7 @@ pub(crate) struct Lanes {
 #[derive(Debug)]
 struct AtWork {
     stream: Arc<str>,
+    began: Instant,
     bytes: usize,
     entries: usize,
 }
@@ -113,6 +121,7 @@ impl Lanes {
             entries: 0,
             running: JoinSet::new(),
             at_work: HashMap::new(),
+            quick: None,
             letters,
             stream_outage: Outage::new("stream"),
         }
@@ -158,7 +167,8 @@ impl Lanes {
             || (!letters.is_empty() && self.letters.waiting_bytes() > self.limits.share())
         {
             self.transfer.metrics.given_back.inc();
-            return self.transfer.ledger.give_back_one(delivery, self.limits.away).await;
+            let away = self.limits.away * delivery.delivered.clamp(1, AWAY_MOST);
+            return self.transfer.ledger.give_back_one(delivery, away).await;
         }
         let lines = entries.len() + letters.len();
         delivery.expect_lines(lines);
@@ -173,7 +183,7 @@ impl Lanes {
     fn is_over_its_share(&self, stream: &str) -> bool {
         let lane = self.lanes.get(stream);
         lane.is_some_and(|lane| {
-            lane.is_held_alone() && (lane.bytes() > self.limits.share() || lane.waiting() > self.limits.entries() / 8)
+            lane.is_troubled() && (lane.bytes() > self.limits.share() || lane.waiting() > self.limits.entries() / 8)
         })
     }
 
@@ -256,6 +266,7 @@ impl Lanes {
         let at_work = AtWork {
             bytes: bytes(&part),
             entries: part.len(),
+            began: now,
             stream: Arc::clone(&stream),
         };
         let task = self.running.spawn(Arc::clone(&self.transfer).push(stream, part));
@@ -282,7 +293,13 @@ impl Lanes {
                     self.stream_outage
                         .report(hold.kind, || format!("{stream}: {}", hold.advice));
                 }
-                lane.answered(part, answer, now)
+                let left = lane.answered(part, answer, now);
+                if now.duration_since(at_work.began) < SLOW {
+                    self.quick = Some(now);
+                } else if self.quick > Some(at_work.began) {
+                    lane.was_slow();
+                }
+                left
             }
             Err(error) => {
                 tracing::error!(%error, "a push broke down; its messages are delivered again after ack_wait");

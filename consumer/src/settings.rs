@@ -93,7 +93,7 @@ pub struct SourceSettings {
     /// After this long without a word from a consumer its messages are delivered again.
     #[serde(with = "duration")]
     pub ack_wait: Duration,
-    /// Messages that all consumers of the durable together may hold.
+    /// Messages that all consumers of the durable together may hold, those included that were given back and stay away.
     pub max_ack_pending: u32,
     /// Bytes of messages that this process may hold.
     pub memory_max: ByteSize,
@@ -104,7 +104,7 @@ impl Default for SourceSettings {
         Self {
             durable: "sidelog-consumer".to_owned(),
             ack_wait: Duration::from_secs(30),
-            max_ack_pending: 16_384,
+            max_ack_pending: 131_072,
             memory_max: ByteSize::mib(64),
         }
     }

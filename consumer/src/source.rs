@@ -37,7 +37,7 @@ const MESSAGE_ROOM: usize = 64 * 1024;
 /// What a held message costs beside its bytes.
 const MESSAGE_COST: usize = 1024;
 /// The most messages a fetch asks for.
-const FETCH_MESSAGES: usize = 1024;
+pub(crate) const FETCH_MESSAGES: usize = 1024;
 /// How long a fetch waits for messages.
 const FETCH_WAIT: Duration = Duration::from_secs(30);
 /// How often the server says that a fetch still stands while there are no messages; in a cluster its leader may die.
@@ -208,13 +208,17 @@ impl Source {
             message,
             context: self.context.clone(),
         };
-        let Ok((id, place, is_first)) = message
-            .info()
-            .map(|info| (id(&info), place(&info), info.delivered == 1))
-        else {
+        let Ok((id, place, delivered)) = message.info().map(|info| {
+            (
+                id(&info),
+                place(&info),
+                u32::try_from(info.delivered).unwrap_or(u32::MAX),
+            )
+        }) else {
             tracing::debug!(subject = %message.subject, "received a message that JetStream did not send");
             return;
         };
+        let is_first = delivered == 1;
         self.gaps.see(place, is_first);
         if !is_first {
             self.metrics.redelivered.inc();
@@ -228,7 +232,7 @@ impl Source {
         else {
             return;
         };
-        let delivery = Arc::new(Delivery::new(id, subject, reply, payload, reserved));
+        let delivery = Arc::new(Delivery::new(id, subject, reply, payload, delivered, reserved));
         if self.ledger.admit(&delivery).await == Admission::New && self.deliveries.send(delivery).await.is_err() {
             tracing::debug!("received a message while stopping");
         }

@@ -80,6 +80,7 @@ struct Loki {
     refuse: Option<Refusal>,
     rate_limited: Option<StreamRule>,
     failing: Option<StreamRule>,
+    slow: Option<(StreamRule, Duration)>,
     max_body: Option<usize>,
     pushes: Vec<Push>,
     stored: Vec<Entry>,
@@ -138,6 +139,11 @@ impl LokiDouble {
         self.state.lock().failing = Some(Box::new(rule));
     }
 
+    /// Takes so long for pushes that hold a stream whose labels `rule` picks. Replaces the rule before.
+    pub fn slow(&self, time: Duration, rule: impl Fn(&str) -> bool + Send + 'static) {
+        self.state.lock().slow = Some((Box::new(rule), time));
+    }
+
     /// Refuses entries as Loki does by these limits, with its texts.
     pub fn limit(&self, limits: LokiLimits) {
         self.state.lock().limits = Some(limits);
@@ -165,6 +171,15 @@ impl LokiDouble {
     pub fn lines(&self) -> Vec<String> {
         let loki = self.state.lock();
         loki.stored.iter().map(Entry::text).collect()
+    }
+
+    /// What is stored, taken out: from now on it is as new, and remembers nothing.
+    #[must_use]
+    pub fn take(&self) -> Vec<Entry> {
+        let mut loki = self.state.lock();
+        loki.pushes.clear();
+        loki.identities.clear();
+        std::mem::take(&mut loki.stored)
     }
 
     /// Every push so far, refused ones too.
@@ -211,6 +226,13 @@ impl LokiDouble {
 }
 
 impl Loki {
+    /// How long a push takes.
+    fn time_of(&self, entries: &[Entry]) -> Duration {
+        let slow = self.slow.as_ref();
+        let slow = slow.filter(|(rule, _)| entries.iter().any(|entry| rule(&entry.labels)));
+        slow.map_or(Duration::ZERO, |(_, time)| *time)
+    }
+
     /// Decides about a push, and stores what is to be stored.
     fn judge(&mut self, entries: &[Entry], decompressed: usize) -> Answer {
         if self.max_body.is_some_and(|max| decompressed > max) {
@@ -305,6 +327,10 @@ async fn take(State(state): State<Arc<Mutex<Loki>>>, request: Request) -> Respon
         Ok(decoded) => decoded,
         Err(text) => return (StatusCode::BAD_REQUEST, text).into_response(),
     };
+    let time = state.lock().time_of(&entries);
+    if !time.is_zero() {
+        tokio::time::sleep(time).await;
+    }
     let answer = {
         let mut loki = state.lock();
         let answer = loki.judge(&entries, decompressed);

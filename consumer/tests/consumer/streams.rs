@@ -1,10 +1,11 @@
 //! A stream that the store refuses holds up no other.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use testbed::wait::until;
 
-use crate::bench::{Bench, frame, line, sorted};
+use crate::bench::{Bench, dead_letters, frame, line, publish_all, sorted};
 
 fn of_service(service: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers
@@ -16,6 +17,13 @@ fn stored_of(bench: &Bench, service: &str) -> Vec<String> {
     let stored = bench.loki.stored().into_iter();
     let of_service = stored.filter(|entry| entry.label("service") == Some(service));
     of_service.map(|entry| entry.text()).collect()
+}
+
+/// Lines of a service, together twice what a consumer of 4 MiB may hold.
+fn large_of_service(service: &str) -> Vec<String> {
+    let filler = format!(r#"{{"filler":"{}","#, "x".repeat(40_000));
+    let lines = of_service(service, 0..200).into_iter();
+    lines.map(|line| line.replacen('{', &filler, 1)).collect()
 }
 
 #[tokio::test]
@@ -71,12 +79,7 @@ async fn a_service_that_the_store_refuses_holds_up_no_other() {
     let bench = Bench::new().await;
     bench.loki.rate_limit(|labels| labels.contains("noisy"));
     let consumer = bench.consumer().env("SIDELOG_SOURCE__MEMORY_MAX", "4MiB").start().await;
-    // Twice what it may hold.
-    let filler = format!(r#"{{"filler":"{}","#, "x".repeat(40_000));
-    let noisy: Vec<_> = of_service("noisy", 0..200)
-        .iter()
-        .map(|line| line.replacen('{', &filler, 1))
-        .collect();
+    let noisy = large_of_service("noisy");
     for line in &noisy {
         bench.publish(frame(&[line])).await;
     }
@@ -89,6 +92,86 @@ async fn a_service_that_the_store_refuses_holds_up_no_other() {
     bench.loki.rate_limit(|_| false);
     bench.all_acknowledged().await;
     assert_eq!(sorted(stored_of(&bench, "noisy")), sorted(noisy));
+}
+
+/// What is given back counts as pending with NATS, too: the durable's limit has to have room for what others wait behind.
+#[tokio::test]
+async fn many_small_messages_of_a_service_that_the_store_refuses_hold_up_no_other() {
+    const NOISY: usize = 40_000;
+    let bench = Bench::new().await;
+    bench.loki.rate_limit(|labels| labels.contains("noisy"));
+    let _consumer = bench.consumer().env("SIDELOG_SOURCE__ACK_WAIT", "5s").start().await;
+    let jetstream = bench.nats.jetstream().await;
+    for numbers in (0..NOISY).collect::<Vec<_>>().chunks(2_000) {
+        let lines = numbers
+            .iter()
+            .map(|number| line(*number).replace("api-service", "noisy"));
+        publish_all(&jetstream, lines).await;
+    }
+    let quiet = of_service("quiet", 0..100);
+    bench.publish(frame(&quiet)).await;
+    bench.loki.stores(100).await;
+    assert_eq!(sorted(stored_of(&bench, "quiet")), sorted(quiet));
+
+    bench.loki.rate_limit(|_| false);
+    bench.all_acknowledged().await;
+    assert_eq!(stored_of(&bench, "noisy").len(), NOISY);
+}
+
+#[tokio::test]
+async fn a_service_whose_entries_are_all_refused_holds_up_no_other() {
+    let bench = Bench::new().await;
+    bench
+        .loki
+        .refuse(|entry| entry.labels.contains("odd").then(|| "too odd".to_owned()));
+    bench
+        .loki
+        .slow(Duration::from_millis(50), |labels| labels.contains("odd"));
+    let consumer = bench.consumer().env("SIDELOG_SOURCE__MEMORY_MAX", "4MiB").start().await;
+    let odd = large_of_service("odd");
+    for line in &odd {
+        bench.publish(frame(&[line])).await;
+    }
+    let quiet = of_service("quiet", 0..100);
+    bench.publish(frame(&quiet)).await;
+    bench.loki.stores(100).await;
+    let dead = consumer.metric("sidelog_dead_letters_total", "").await;
+    assert!(dead < 50.0, "the others waited until {dead} of 200 were set aside");
+
+    bench.loki.slow(Duration::ZERO, |_| false);
+    bench.all_acknowledged().await;
+    assert_eq!(sorted(bench.loki.lines()), sorted(quiet));
+    assert_eq!(
+        dead_letters(&bench.nats.jetstream().await, odd.len()).await.len(),
+        odd.len()
+    );
+}
+
+#[tokio::test]
+async fn a_service_that_the_store_is_slow_with_holds_up_no_other() {
+    let bench = Bench::new().await;
+    bench
+        .loki
+        .slow(Duration::from_millis(1_200), |labels| labels.contains("slow"));
+    let consumer = bench.consumer().env("SIDELOG_SOURCE__MEMORY_MAX", "4MiB").start().await;
+    let (slow, quiet) = (large_of_service("slow"), of_service("quiet", 0..100));
+    for (slow, quiet) in slow.chunks(20).zip(quiet.chunks(10)) {
+        for line in slow {
+            bench.publish(frame(&[line])).await;
+        }
+        bench.publish(frame(quiet)).await;
+    }
+    until("the others are stored", async || {
+        stored_of(&bench, "quiet").len() == 100
+    })
+    .await;
+    let stored = stored_of(&bench, "slow").len();
+    assert!(stored <= 100, "the others waited until {stored} of 200 were stored");
+    assert!(consumer.metric("sidelog_consumer_given_back_total", "").await > 0.0);
+
+    bench.loki.slow(Duration::ZERO, |_| false);
+    bench.all_acknowledged().await;
+    assert_eq!(bench.loki.count(), 300);
 }
 
 #[tokio::test]
