@@ -167,6 +167,7 @@ impl Durable {
             max_payload: self.connection.client.max_payload(),
             max_age: stream.map(|stream| stream.max_age).filter(|max_age| !max_age.is_zero()),
             ack_wait: info.config.ack_wait,
+            max_ack_pending: info.config.max_ack_pending,
         };
         for misfit in fit::misfits(&self.settings, server) {
             tracing::warn!("{misfit}");

@@ -6,8 +6,10 @@
 use std::time::Duration;
 
 use sidelog_chassis::settings::{ByteSize, duration};
+use sidelog_record::MAX_ENCODED;
 
 use crate::settings::{Settings, SinkKind};
+use crate::source::FETCH_MESSAGES;
 
 /// What Loki takes in a push where nobody changed it: gRPC's limit between its parts, and its Helm gateway's for a body.
 const LOKI_PUSH: ByteSize = ByteSize::mib(4);
@@ -22,6 +24,8 @@ pub(crate) struct Server {
     pub(crate) max_age: Option<Duration>,
     /// What the durable waits for an answer.
     pub(crate) ack_wait: Duration,
+    /// How many messages the durable leaves unanswered; below 1 where there is no limit.
+    pub(crate) max_ack_pending: i64,
 }
 
 /// Everything that doesn't fit together, in no order.
@@ -43,8 +47,22 @@ pub(crate) fn misfits(settings: &Settings, server: Server) -> Vec<String> {
             settings.dead_letter.max_bytes
         ));
     }
+    if (1..FETCH_MESSAGES as i64).contains(&server.max_ack_pending) {
+        found.push(format!(
+            "the durable's max_ack_pending ({}, source.max_ack_pending) is less than the {FETCH_MESSAGES} messages of a fetch; raise it \
+             with `nats consumer edit`, or consumers wait for each other",
+            server.max_ack_pending
+        ));
+    }
     if settings.sink.kind != SinkKind::Loki {
         return found;
+    }
+    if loki.line_max.bytes() < MAX_ENCODED as u64 {
+        found.push(format!(
+            "loki.line_max ({}) is less than the {MAX_ENCODED} bytes that a record may have; raise it together with Loki's \
+             limits_config.max_line_size, or lower capture.body_max of the proxies, or longer records become dead letters",
+            loki.line_max
+        ));
     }
     if loki.batch_max_bytes > LOKI_PUSH {
         found.push(format!(
@@ -80,6 +98,7 @@ mod tests {
         max_payload: 1024 * 1024,
         max_age: Some(LOKI_AGE),
         ack_wait: Duration::from_secs(30),
+        max_ack_pending: 131_072,
     };
 
     #[test]
@@ -95,6 +114,12 @@ mod tests {
         large.loki.batch_max_bytes = ByteSize::mib(8);
         let mut slow = Settings::default();
         slow.loki.batch_wait = Duration::from_secs(60);
+        let mut short = Settings::default();
+        short.loki.line_max = ByteSize::kib(100);
+        let few = Server {
+            max_ack_pending: 1000,
+            ..USUAL
+        };
         let payload = |mib: usize| Server {
             max_payload: mib * 1024 * 1024,
             ..USUAL
@@ -125,6 +150,12 @@ mod tests {
                 ["for 14d (max_age)", "reject_old_samples_max_age"],
             ),
             (slow, USUAL, ["loki.batch_wait (1m)", "source.ack_wait"]),
+            (short, USUAL, ["loki.line_max (100KiB)", "capture.body_max"]),
+            (
+                Settings::default(),
+                few,
+                ["max_ack_pending (1000, source.max_ack_pending)", "1024 messages"],
+            ),
         ] {
             let found = misfits(&settings, server);
             assert_eq!(found.len(), 1, "{found:?}");

@@ -55,7 +55,7 @@ fn source(source: &SourceSettings) -> Vec<Misfit> {
     if source.max_ack_pending == 0 {
         misfits.push(Misfit::new(
             ["source.max_ack_pending"],
-            "must be at least 1, such as 16384",
+            "must be at least 1, such as 131072",
         ));
     }
     if source.memory_max < MEMORY_MIN || source.memory_max >= MEMORY_MAX {
@@ -78,6 +78,16 @@ fn batches(settings: &Settings) -> Vec<Misfit> {
     }
     if loki.concurrency == 0 || loki.concurrency > CONCURRENCY_MAX {
         misfits.push(Misfit::new(["loki.concurrency"], "must be from 1 to 64, such as 4"));
+    } else if loki.batch_max_bytes.bytes().saturating_mul(loki.concurrency as u64) > memory.bytes() {
+        let message = format!(
+            "{} batches of loki.batch_max_bytes ({}) are more than source.memory_max ({memory}), so that many can't be full; lower one of \
+             the first two or raise the third",
+            loki.concurrency, loki.batch_max_bytes
+        );
+        misfits.push(Misfit::new(
+            ["loki.concurrency", "loki.batch_max_bytes", "source.memory_max"],
+            message,
+        ));
     }
     misfits
 }
@@ -206,7 +216,7 @@ pub(super) mod tests {
     fn each_misfit_is_one_line_that_names_the_keys() {
         for (toml, keys) in [
             (
-                "[loki]\nbatch_max_bytes = \"40MiB\"",
+                "[loki]\nbatch_max_bytes = \"40MiB\"\nconcurrency = 1",
                 &["loki.batch_max_bytes", "source.memory_max"][..],
             ),
             (
@@ -214,6 +224,10 @@ pub(super) mod tests {
                 &["loki.backoff_min", "loki.backoff_max"],
             ),
             ("[loki]\nconcurrency = 0", &["loki.concurrency"]),
+            (
+                "[loki]\nconcurrency = 64\nbatch_max_bytes = \"2MiB\"",
+                &["loki.concurrency", "loki.batch_max_bytes", "source.memory_max"],
+            ),
             ("[loki]\nmax_services = 0", &["loki.max_services"]),
             ("[loki]\ntimeout = \"0s\"", &["loki.timeout"]),
             (

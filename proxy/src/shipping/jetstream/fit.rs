@@ -19,6 +19,7 @@ pub struct Wanted {
     /// Of the route that records most.
     body_max: ByteSize,
     ack_timeout: Duration,
+    spool_max: ByteSize,
 }
 
 /// What is known of server and stream.
@@ -30,6 +31,8 @@ pub struct Announced {
     pub max_msg_size: Option<u64>,
     /// The stream's `duplicate_window`, where we may look at the stream.
     pub duplicate_window: Option<Duration>,
+    /// The stream's `max_bytes`, if it has one.
+    pub max_bytes: Option<u64>,
 }
 
 impl Wanted {
@@ -40,6 +43,7 @@ impl Wanted {
             frame_max: settings.frame.max_bytes,
             body_max: routes.fold(settings.capture.body_max, ByteSize::max),
             ack_timeout: settings.publish.ack_timeout,
+            spool_max: settings.spool.max_bytes,
         }
     }
 
@@ -70,6 +74,14 @@ impl Wanted {
                 ));
             }
         }
+        if let Some(max_bytes) = announced.max_bytes.filter(|bytes| *bytes < self.spool_max.bytes()) {
+            found.push(format!(
+                "the stream's max_bytes ({}) is less than spool.max_bytes ({}); raise the former, or what comes from a full spool pushes \
+                 out older records",
+                ByteSize::new(max_bytes),
+                self.spool_max
+            ));
+        }
         if let Some(window) = announced.duplicate_window.filter(|window| *window <= self.ack_timeout) {
             found.push(format!(
                 "the stream's duplicate_window ({}) is not longer than publish.ack_timeout ({}); raise the former, or what is sent \
@@ -90,6 +102,7 @@ mod tests {
         max_payload: 1024 * 1024,
         max_msg_size: None,
         duplicate_window: Some(Duration::from_secs(600)),
+        max_bytes: Some(4 * 1024 * 1024 * 1024),
     };
 
     #[test]
@@ -109,6 +122,10 @@ mod tests {
             max_msg_size: Some(200 * 1024),
             ..USUAL
         };
+        let tiny = Announced {
+            max_bytes: Some(64 * 1024 * 1024),
+            ..USUAL
+        };
         let short = Announced {
             duplicate_window: Some(Duration::from_secs(5)),
             ..USUAL
@@ -118,6 +135,7 @@ mod tests {
             (payload(100), ["max_payload (100KiB)", "capture.body_max (64KiB)"]),
             (stream, ["max_msg_size (200KiB)", "frame.max_bytes (256KiB)"]),
             (short, ["duplicate_window (5s)", "publish.ack_timeout (5s)"]),
+            (tiny, ["max_bytes (64MiB)", "spool.max_bytes (256MiB)"]),
         ] {
             let found = wanted.misfits(&announced);
             let named = found

@@ -63,11 +63,11 @@ impl StreamKeeper {
 }
 
 fn announced(connection: &Connection, stream: Option<&Config>) -> Announced {
+    let limit = |limit: i64| u64::try_from(limit).ok().filter(|limit| *limit > 0);
     Announced {
         max_payload: connection.client.max_payload() as u64,
-        max_msg_size: stream
-            .and_then(|stream| u64::try_from(stream.max_message_size).ok())
-            .filter(|size| *size > 0),
+        max_msg_size: stream.and_then(|stream| limit(stream.max_message_size.into())),
+        max_bytes: stream.and_then(|stream| limit(stream.max_bytes)),
         duplicate_window: stream.map(|stream| stream.duplicate_window),
     }
 }
