@@ -6,7 +6,9 @@
 //! - Nothing is published while the connection is down, and after a failure one frame at a time until one is
 //!   acknowledged: an acknowledgement that never arrives stays in the client for ever, so an outage costs it a window at
 //!   most (`a_failure_pauses_once_and_the_next_try_is_a_single_frame`).
-//! - What fails for a while is held, not spun on: the pause doubles from failure to failure, not from frame to frame.
+//! - What fails for a while is held, not spun on: the pause doubles from try to try, not from frame to frame, however late the
+//!   frames of one try fail (`frames_of_an_earlier_try_do_not_make_the_pause_longer`). Its length is partly chance, so that many
+//!   proxies do not try at the same instants.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,6 +17,7 @@ use async_nats::jetstream::context::{ContextBuilder, PublishError, PublishErrorK
 use async_nats::jetstream::{Context, ErrorCode};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
+use rand::RngExt;
 use sidelog_chassis::nats::Connection;
 use tokio::time::Instant;
 
@@ -66,7 +69,16 @@ enum Fault {
     Publish(PublishError),
 }
 
-type Publishing = Pin<Box<dyn Future<Output = (u64, Result<Stored, Fault>)> + Send>>;
+type Publishing = Pin<Box<dyn Future<Output = Published> + Send>>;
+
+/// What came of a publish.
+#[derive(Debug)]
+struct Published {
+    number: u64,
+    /// The try that it was part of.
+    attempt: u64,
+    outcome: Result<Stored, Fault>,
+}
 
 /// What is known of a frame that JetStream has.
 #[derive(Debug)]
@@ -142,22 +154,30 @@ impl Publisher {
     pub fn publish(&mut self, number: u64, outgoing: Outgoing, limit: usize) {
         let limit = limit.min(self.message_max());
         let context = self.context.clone();
-        let (bytes, began) = (outgoing.frame.payload.len(), Instant::now());
+        let (bytes, began, attempt) = (outgoing.frame.payload.len(), Instant::now(), self.pause.attempt);
         self.in_flight.push(Box::pin(async move {
             let sent = send(&context, &outgoing, limit).await;
-            let stored = sent.map(|refused| Stored {
+            let outcome = sent.map(|refused| Stored {
                 refused,
                 bytes,
                 took: began.elapsed(),
             });
-            (number, stored)
+            Published {
+                number,
+                attempt,
+                outcome,
+            }
         }));
     }
 
     /// Waits for the next acknowledgement or failure; for ever if nothing is in flight. Cancel safe.
     pub async fn next(&mut self) -> Answer {
-        match self.in_flight.next().await {
-            Some((number, Ok(Stored { refused, bytes, took }))) => {
+        let Some(published) = self.in_flight.next().await else {
+            return std::future::pending().await;
+        };
+        let number = published.number;
+        match published.outcome {
+            Ok(Stored { refused, bytes, took }) => {
                 if self.pause.end() {
                     tracing::info!("records are published again");
                 }
@@ -168,15 +188,14 @@ impl Publisher {
                     took,
                 }
             }
-            Some((number, Err(Fault::TooLarge { bytes }))) => Answer::TooLarge {
+            Err(Fault::TooLarge { bytes }) => Answer::TooLarge {
                 number,
                 limit: bytes / 2,
             },
-            Some((number, Err(Fault::Publish(error)))) => {
-                self.failed(&error);
+            Err(Fault::Publish(error)) => {
+                self.failed(&error, published.attempt);
                 Answer::Failed { number }
             }
-            None => std::future::pending().await,
         }
     }
 
@@ -185,7 +204,7 @@ impl Publisher {
         self.in_flight = FuturesUnordered::new();
     }
 
-    fn failed(&mut self, error: &PublishError) {
+    fn failed(&mut self, error: &PublishError, attempt: u64) {
         if error.kind() == PublishErrorKind::StreamNotFound {
             self.stream.missing();
         }
@@ -196,7 +215,7 @@ impl Publisher {
                 "records could not be published to NATS; they are kept and sent again"
             );
         }
-        self.pause.begin(Instant::now());
+        self.pause.begin(attempt, Instant::now());
     }
 }
 
@@ -238,29 +257,36 @@ fn is_too_large(error: &PublishError) -> bool {
 
 /// The time without publishes after a failure.
 #[derive(Debug, Default)]
-struct Pause(Option<(Instant, Duration)>);
+struct Pause {
+    /// When it ends, and how long it may be.
+    state: Option<(Instant, Duration)>,
+    /// Counts the pauses, and with them the tries between them.
+    attempt: u64,
+}
 
 impl Pause {
     fn is_on(&self, now: Instant) -> bool {
-        self.0.is_some_and(|(until, _)| now < until)
+        self.state.is_some_and(|(until, _)| now < until)
     }
 
     /// Whether there was a failure, and no success since.
     fn is_probing(&self) -> bool {
-        self.0.is_some()
+        self.state.is_some()
     }
 
-    /// A failure. Others of the same window find the pause begun, and don't make it longer.
-    fn begin(&mut self, now: Instant) {
-        if !self.is_on(now) {
-            let delay = self.0.map_or(RETRY.0, |(_, delay)| (delay * 2).min(RETRY.1));
-            self.0 = Some((now + delay, delay));
+    /// A failure of a frame that was published in `attempt`. Others of the same find the pause begun, and don't make it longer.
+    fn begin(&mut self, attempt: u64, now: Instant) {
+        if attempt == self.attempt {
+            let delay = self.state.map_or(RETRY.0, |(_, delay)| (delay * 2).min(RETRY.1));
+            let part = rand::rng().random_range(0.5..=1.0);
+            self.state = Some((now + delay.mul_f64(part), delay));
+            self.attempt += 1;
         }
     }
 
     /// A success. Says whether there had been a failure.
     fn end(&mut self) -> bool {
-        self.0.take().is_some()
+        self.state.take().is_some()
     }
 }
 
@@ -272,12 +298,23 @@ mod tests {
     fn a_failure_pauses_once_and_the_next_try_is_a_single_frame() {
         let start = Instant::now();
         let mut pause = Pause::default();
-        (0..64).for_each(|_| pause.begin(start));
-        assert!(pause.is_on(start) && !pause.is_on(start + RETRY.0));
+        (0..64).for_each(|_| pause.begin(0, start));
+        assert!(pause.is_on(start + RETRY.0 * 2 / 5) && !pause.is_on(start + RETRY.0));
         assert!(pause.is_probing());
-        pause.begin(start + RETRY.0);
-        assert!(pause.is_on(start + RETRY.0 * 2) && !pause.is_on(start + RETRY.0 * 3));
+        pause.begin(pause.attempt, start + RETRY.0);
+        assert!(pause.is_on(start + RETRY.0 * 9 / 5) && !pause.is_on(start + RETRY.0 * 3));
         assert!(pause.end() && !pause.is_probing() && !pause.end());
+    }
+
+    #[test]
+    fn frames_of_an_earlier_try_do_not_make_the_pause_longer() {
+        let mut now = Instant::now();
+        let mut pause = Pause::default();
+        for _ in 0..64 {
+            pause.begin(0, now);
+            now += RETRY.0;
+        }
+        assert!(!pause.is_on(now) && pause.is_probing());
     }
 
     #[test]
@@ -285,7 +322,7 @@ mod tests {
         let mut now = Instant::now();
         let mut pause = Pause::default();
         for _ in 0..20 {
-            pause.begin(now);
+            pause.begin(pause.attempt, now);
             now += RETRY.1;
             assert!(!pause.is_on(now));
         }
