@@ -10,6 +10,7 @@
 //! | [`TlsDoor`] | TLS in front of a server that has none |
 //! | [`Turnstile`] | counts the connections to a server |
 //! | [`Authority`] | signs certificates |
+//! | [`Clock`] | the time of day of our own binaries, which can jump |
 //! | [`Upstream`] | an HTTP service that tests steer |
 //! | [`OtlpDouble`] | a trace collector that answers as it is told |
 //! | [`Relay`] | a service that passes trace headers on |
@@ -33,6 +34,7 @@ pub mod http;
 pub mod wait;
 
 mod authority;
+mod clock;
 mod hosted;
 mod jaeger;
 mod loki_double;
@@ -50,6 +52,7 @@ mod upstream;
 mod victoria_logs;
 
 pub use authority::{Authority, CertificateFiles};
+pub use clock::Clock;
 pub use jaeger::{Jaeger, Span};
 pub use loki_double::{Answer, Entry, LokiDouble, LokiLimits, Push};
 pub use nats_cluster::NatsCluster;

@@ -6,6 +6,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "a skipped test is loud")]
 
+mod clock;
 mod disk;
 mod limits;
 mod nats_away;

@@ -193,6 +193,19 @@ impl Balance {
     }
 }
 
+/// Waits until every message of the stream is acknowledged by the consumer.
+pub(crate) async fn acknowledged(nats: &NatsServer) {
+    let jetstream = nats.jetstream().await;
+    wait::until("every message is acknowledged", async || {
+        let Ok(stream) = jetstream.get_stream("logs").await else {
+            return false;
+        };
+        let durable = stream.consumer_info("sidelog-consumer").await;
+        durable.is_ok_and(|info| info.num_pending == 0 && info.num_ack_pending == 0)
+    })
+    .await;
+}
+
 /// Waits until everything that was offered is shipped or dropped.
 pub(crate) async fn settled(proxy: &Sidelog) -> Balance {
     wait::obtain("every record is shipped or dropped", async || {
@@ -238,6 +251,15 @@ impl Stored {
             for line in sidelog_record::frame::lines(&message.payload) {
                 stored.read(&Record::decode(line).unwrap());
             }
+        }
+        stored
+    }
+
+    /// Reads the lines of a store.
+    pub(crate) fn of_lines(lines: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Self {
+        let mut stored = Self::default();
+        for line in lines {
+            stored.read(&Record::decode(line.as_ref()).unwrap());
         }
         stored
     }
