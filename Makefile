@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint unit test fuzz soak tools clean
+.PHONY: help demo check lint unit test fuzz outage soak tools clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -39,10 +39,15 @@ test: tools lint ## everything, on real servers: what CI runs
 	.ci/venv/bin/python .ci/checks/stack.py
 	.ci/venv/bin/python .ci/checks/chart.py
 	cargo nextest run --locked --workspace
+	@$(MAKE) --no-print-directory soak SOAK_SECONDS=60
 	@$(MAKE) --no-print-directory fuzz
 
 fuzz: ## every fuzz target, briefly, where a nightly compiler and cargo-fuzz are there
 	@.ci/fuzz
+
+outage: tools ## 100,000 exchanges while NATS is away, killed five times and frozen; the tests send 20,000
+	cargo build --locked --workspace --bins
+	SIDELOG_TEST_EXCHANGES=100000 cargo test --locked -p sidelog-proxy --test outage -- --exact nats_away::whatever_happens_to_nats_each_record_is_in_the_stream_once --nocapture
 
 soak: tools ## an hour of load with an outage in every round, or as long as SOAK_SECONDS says
 	cargo build --locked --workspace --bins
