@@ -74,6 +74,12 @@ impl NatsCluster {
         obtain("the stream has a leader", elected).await
     }
 
+    /// The process ids of all nodes.
+    #[must_use]
+    pub fn ids(&self) -> Vec<u32> {
+        self.nodes.iter().map(NatsServer::id).collect()
+    }
+
     /// Ends a node with SIGKILL.
     pub fn kill(&mut self, node: usize) {
         self.nodes[node].kill();

@@ -123,6 +123,12 @@ impl NatsServer {
         self.process.signal(Signal::CONT);
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// What it wrote so far.
     #[must_use]
     pub fn output(&self) -> String {
