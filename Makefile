@@ -49,7 +49,7 @@ outage: tools ## 100,000 exchanges while NATS is away, killed five times and fro
 	cargo build --locked --workspace --bins
 	SIDELOG_TEST_EXCHANGES=100000 cargo test --locked -p sidelog-proxy --test outage -- --exact nats_away::whatever_happens_to_nats_each_record_is_in_the_stream_once --nocapture
 
-soak: tools ## an hour of load with an outage in every round, or as long as SOAK_SECONDS says
+soak: tools ## an hour of load with outages in every round, or as long as SOAK_SECONDS says
 	cargo build --locked --workspace --bins
 	SIDELOG_SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) cargo test --locked -p sidelog-proxy --test outage -- --ignored --exact soak::soak --nocapture
 
