@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Three kinds of answer, and what to do after each.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// Every entry is stored.
     Stored,
@@ -32,7 +32,7 @@ pub(crate) enum Reach {
 }
 
 /// Why nothing goes on, and what the operator can do.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Hold {
     /// One word for the log and the metric.
     pub(crate) kind: &'static str,

@@ -8,6 +8,9 @@
 //!   bytes would have passed it holds less for a while (`a_rate_limit_makes_pushes_smaller_and_successes_let_them_grow`).
 //! - A lane that is held waits alone: it says when it is due again, and nobody waits for it.
 
+mod refused;
+mod strain;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -17,7 +20,8 @@ use crate::answer::{Answer, Hold, Reach, RefusedAs};
 use crate::backoff::Backoff;
 use crate::dead_letter::Reason;
 use crate::entry::Entry;
-use crate::refusal::Refusal;
+
+use strain::Strain;
 
 /// Pushes that a store found too many do not become smaller than this.
 const SMALLEST: usize = 16 * 1024;
@@ -26,8 +30,6 @@ const SMALLEST: usize = 16 * 1024;
 const STREAM_WAIT: Duration = Duration::from_secs(1);
 /// A success makes the next push larger by this share of the largest.
 const GROWTH: usize = 16;
-/// So many pushes in a row have to come through before a lane that was in trouble may hold as much as others again.
-const CALM: u32 = 8;
 
 /// When a lane pushes.
 #[derive(Debug, Clone)]
@@ -57,8 +59,7 @@ pub(crate) struct Lane {
     held: Option<Held>,
     backoff: Backoff,
     push_max: usize,
-    /// Pushes that came through since the last trouble, up to [`CALM`].
-    calm: u32,
+    strain: Strain,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,7 +90,7 @@ impl Lane {
             held: None,
             backoff: limits.backoff.clone(),
             push_max: limits.max_bytes,
-            calm: CALM,
+            strain: Strain::default(),
             limits,
         }
     }
@@ -123,12 +124,17 @@ impl Lane {
     /// Whether the store lately refused entries of this stream, asked it to wait, or was slow with it alone: it is not to hold as
     /// much as others.
     pub(crate) fn is_troubled(&self) -> bool {
-        self.calm < CALM
+        self.strain.is_trouble()
     }
 
-    /// The store took long for a push, and not for those of others.
-    pub(crate) fn was_slow(&mut self) {
-        self.calm = 0;
+    /// The push that `began` then took long; one of another stream came back quickly at `quick`.
+    pub(crate) fn was_slow(&mut self, began: Instant, quick: Option<Instant>) {
+        self.strain.slow(began, quick);
+    }
+
+    /// The last push came back quickly.
+    pub(crate) fn was_quick(&mut self) {
+        self.strain.quick();
     }
 
     /// Bytes of the entries that the store doesn't have yet.
@@ -182,11 +188,11 @@ impl Lane {
             Answer::Stored => {
                 self.backoff.reset();
                 self.held = None;
-                self.calm = CALM.min(self.calm + 1);
+                self.strain.came_through();
                 self.push_max = (self.push_max + self.limits.max_bytes / GROWTH).min(self.limits.max_bytes);
                 left.stored = part;
             }
-            Answer::Refused { kind, text } => self.refused(part, kind, text, &mut left),
+            Answer::Refused { kind, text } => left = self.refused(part, kind, &text),
             Answer::Hold(hold) => self.hold(part, &hold, now),
         }
         self.bytes -= bytes(&left.stored) + bytes(&left.late);
@@ -213,7 +219,7 @@ impl Lane {
             self.push_max = (bytes(&part) / 2).clamp(SMALLEST.min(self.limits.max_bytes), self.limits.max_bytes);
         }
         if hold.reach == Reach::Stream {
-            self.calm = 0;
+            self.strain.held();
         }
         let wait = self.backoff.next(hold.wait);
         self.held = Some(Held {
@@ -227,46 +233,13 @@ impl Lane {
         self.again.push(part);
     }
 
-    fn refused(&mut self, mut part: Vec<Entry>, kind: RefusedAs, text: String, left: &mut Left) {
-        if kind == RefusedAs::Invalid
-            && let Some((refusal, before)) = Refusal::of_all_before(&text)
-        {
-            // In order of time, so those before come first.
-            let rest = part.split_off(part.partition_point(|entry| entry.timestamp < before));
-            for entry in part {
-                self.judge(entry, refusal, text.clone(), left);
-            }
-            part = rest;
-            if !left.late.is_empty() || !left.dead.is_empty() {
-                if !part.is_empty() {
-                    self.again.push(part);
-                }
-                return;
-            }
+    fn refused(&mut self, part: Vec<Entry>, kind: RefusedAs, text: &str) -> Left {
+        let sorted = refused::sort(part, kind, text, self.is_late);
+        if sorted.is_halved && kind == RefusedAs::Invalid {
+            self.strain.refused();
         }
-        if kind == RefusedAs::Invalid {
-            self.calm = 0;
-        }
-        if part.len() > 1 {
-            let second = part.split_off(part.len() / 2);
-            self.again.extend([second, part]);
-            return;
-        }
-        let refusal = match kind {
-            RefusedAs::Invalid => Refusal::of_one(&text),
-            RefusedAs::TooLarge => Refusal::Dead(Reason::TooLarge),
-        };
-        for entry in part {
-            self.judge(entry, refusal, text.clone(), left);
-        }
-    }
-
-    fn judge(&self, entry: Entry, refusal: Refusal, text: String, left: &mut Left) {
-        match refusal {
-            Refusal::Late if self.is_late => left.dead.push((entry, Reason::Refused, text)),
-            Refusal::Late => left.late.push(entry),
-            Refusal::Dead(reason) => left.dead.push((entry, reason, text)),
-        }
+        self.again.extend(sorted.again);
+        sorted.left
     }
 }
 
@@ -286,12 +259,12 @@ fn fitting(lengths: impl Iterator<Item = usize>, max: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::entry::tests::entry;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const BEHIND: &str =
+    pub(super) const BEHIND: &str =
         "entry too far behind, entry timestamp is: x, oldest acceptable timestamp is: 1970-01-01T00:00:50Z";
 
     fn lane(is_late: bool) -> Lane {
@@ -303,7 +276,7 @@ mod tests {
         Lane::new(limits, is_late)
     }
 
-    fn at(second: u64) -> Entry {
+    pub(super) fn at(second: u64) -> Entry {
         entry("api", second * 1_000_000_000, "line")
     }
 
@@ -315,7 +288,7 @@ mod tests {
         lane
     }
 
-    fn seconds(entries: &[Entry]) -> Vec<u64> {
+    pub(super) fn seconds(entries: &[Entry]) -> Vec<u64> {
         entries.iter().map(|entry| entry.timestamp / 1_000_000_000).collect()
     }
 
@@ -373,30 +346,6 @@ mod tests {
     }
 
     #[test]
-    fn late_entries_are_told_by_the_stores_words_and_the_others_are_pushed_again() {
-        let now = Instant::now();
-        let mut lane = filled([10, 60, 20, 70], now);
-        let part = lane.take(now);
-        let left = lane.answered(part, refused(RefusedAs::Invalid, BEHIND), now);
-        assert_eq!(seconds(&left.late), [10, 20]);
-        assert!(left.stored.is_empty() && left.dead.is_empty());
-        assert_eq!(lane.due(), Some(now), "at once");
-        assert_eq!(seconds(&lane.take(now)), [60, 70]);
-    }
-
-    #[test]
-    fn an_entry_that_is_late_for_its_late_stream_is_dead() {
-        let now = Instant::now();
-        let mut lane = lane(true);
-        lane.add(at(10), now);
-        let part = lane.take(now);
-        let left = lane.answered(part, refused(RefusedAs::Invalid, BEHIND), now);
-        assert_eq!(left.dead.len(), 1);
-        assert!(lane.is_empty());
-        assert_eq!(lane.bytes(), 0);
-    }
-
-    #[test]
     fn a_lane_that_is_held_is_due_after_its_wait_and_keeps_its_entries() {
         let now = Instant::now();
         let mut lane = filled([1, 2], now);
@@ -435,40 +384,19 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_is_troubled_until_several_pushes_in_a_row_came_through() {
+    fn a_lane_is_in_trouble_by_refusals_and_not_by_entries_that_are_late_or_many() {
         let now = Instant::now();
-        let slow = None;
-        for trouble in [Some(rate_limited(None)), Some(refused(RefusedAs::Invalid, "odd")), slow] {
-            let mut lane = lane(false);
-            for second in 0..20 {
-                lane.add(entry("api", second, &"x".repeat(64 * 1024)), now);
-            }
-            assert!(!lane.is_troubled());
-            let part = lane.take(now);
-            match trouble {
-                Some(answer) => drop(lane.answered(part, answer, now)),
-                None => {
-                    lane.answered(part, Answer::Stored, now);
-                    lane.was_slow();
-                }
-            }
-            for _ in 0..CALM {
-                assert!(lane.is_troubled());
+        for (answer, is_trouble) in [
+            (refused(RefusedAs::Invalid, "odd"), true),
+            (refused(RefusedAs::Invalid, BEHIND), false),
+            (refused(RefusedAs::TooLarge, ""), false),
+        ] {
+            let mut lane = filled(0..50, now);
+            while !lane.is_empty() {
                 let part = lane.take(now);
-                lane.answered(part, Answer::Stored, now);
+                lane.answered(part, answer.clone(), now);
             }
-            assert!(!lane.is_troubled());
-        }
-    }
-
-    #[test]
-    fn a_lane_whose_entries_are_only_late_or_many_is_not_troubled() {
-        let now = Instant::now();
-        for answer in [refused(RefusedAs::Invalid, BEHIND), refused(RefusedAs::TooLarge, "")] {
-            let mut lane = filled([10, 60], now);
-            let part = lane.take(now);
-            lane.answered(part, answer, now);
-            assert!(!lane.is_troubled());
+            assert_eq!(lane.is_troubled(), is_trouble, "{answer:?}");
         }
     }
 

@@ -32,7 +32,7 @@ const INTAKE: usize = 64;
 /// What an entry costs beside its line, which is a part of its message: names, metadata, places in lists.
 const ENTRY_COST: usize = 512;
 /// A push that takes longer while others don't is slow.
-const SLOW: Duration = Duration::from_secs(1);
+const SLOW: Duration = Duration::from_secs(2);
 /// Messages that are given back again and again stay away longer, up to so many times, so that many of them cost little.
 const AWAY_MOST: u32 = 4;
 
@@ -296,8 +296,9 @@ impl Lanes {
                 let left = lane.answered(part, answer, now);
                 if now.duration_since(at_work.began) < SLOW {
                     self.quick = Some(now);
-                } else if self.quick > Some(at_work.began) {
-                    lane.was_slow();
+                    lane.was_quick();
+                } else {
+                    lane.was_slow(at_work.began, self.quick);
                 }
                 left
             }
