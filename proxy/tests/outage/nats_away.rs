@@ -27,10 +27,12 @@ async fn whatever_happens_to_nats_each_record_is_in_the_stream_once() {
     traffic.reaches(step).await;
     nats.restart().await;
     for round in 1..=5 {
-        traffic.reaches(step * (2 * round)).await;
+        let chance = rand::random_range(0..step);
+        println!("the {round}. kill comes after {} exchanges", step * 2 * round + chance);
+        traffic.reaches(step * 2 * round + chance).await;
         nats.kill();
         highest = highest.max(proxy.resident_bytes());
-        traffic.reaches(step * (2 * round + 1)).await;
+        traffic.reaches(step * (2 * round + 1) + chance / 2).await;
         nats.restart().await;
     }
     traffic.reaches(step * 12).await;
