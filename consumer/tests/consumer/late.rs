@@ -1,6 +1,6 @@
 //! Entries that the store refuses for their time.
 
-use testbed::LokiLimits;
+use testbed::{Answer, LokiLimits};
 
 use crate::bench::{Bench, dead_letters, frame, line_at, now, sorted};
 
@@ -68,4 +68,32 @@ async fn entries_that_no_stream_takes_are_dead_by_their_reason_in_few_pushes() {
     assert!(dead.iter().all(|dead| dead.detail.contains("has timestamp too")));
     let pushes = bench.loki.pushes().len();
     assert!(pushes < 20, "{pushes}");
+}
+
+/// The bound of what Loki can know again: the README tells it.
+#[tokio::test]
+async fn what_died_unacknowledged_and_fell_more_than_an_hour_behind_is_stored_under_late_once_more() {
+    let bench = Bench::new().await;
+    bench.loki.limit(LokiLimits::default());
+    let newest = now();
+    let (early, next) = (line_at(1, newest - 2 * HOUR), line_at(2, newest));
+    let consumer = || bench.consumer().env("SIDELOG_SOURCE__ACK_WAIT", "3s");
+    bench.loki.always(Answer::StoreAndFail);
+    let mut first = consumer().start().await;
+    bench.publish(frame(&[&early])).await;
+    bench.loki.stores(1).await;
+    first.kill();
+
+    bench.loki.always(Answer::Store);
+    let _second = consumer().start().await;
+    bench.publish(frame(&[&next])).await;
+    bench.all_acknowledged().await;
+    let stored = bench.loki.stored().into_iter();
+    let mut stored: Vec<_> = stored
+        .map(|entry| (entry.text(), entry.label("late").is_some()))
+        .collect();
+    stored.sort();
+    let mut expected = [(early.clone(), false), (early, true), (next, false)];
+    expected.sort();
+    assert_eq!(stored, expected);
 }

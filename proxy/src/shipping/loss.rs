@@ -213,6 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn a_period_lasts_as_long_as_it_does_whatever_the_clock_says() {
+        let ledger = Arc::new(Ledger::default());
+        let mut watch = LossWatch::new(Arc::clone(&ledger));
+        let (start, clock) = watch.started;
+        let hour = 3_600_000_000_000;
+        for (period, clock) in (1..).zip([clock - hour, clock + hour, clock]) {
+            drop_some(&ledger, DropReason::QueueFull, 1);
+            watch.note(start + PERIOD * period, clock);
+        }
+        let frame = watch.frame(&identity()).unwrap();
+        let told: Vec<_> = records(&frame).iter().map(|record| record.duration).collect();
+        assert_eq!(told, [PERIOD; 3]);
+    }
+
+    #[test]
     fn what_a_loss_record_does_makes_no_further_one() {
         let ledger = Arc::new(Ledger::default());
         let mut watch = LossWatch::new(Arc::clone(&ledger));
