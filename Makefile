@@ -24,6 +24,7 @@ lint:
 	typos
 	shellcheck .ci/install .ci/demo .ci/fuzz .ci/run
 	.ci/venv/bin/python .ci/checks/stack.py --quick
+	.ci/venv/bin/python .ci/checks/chart.py --quick
 	cargo deny --locked --log-level error check --allow unused-wrapper bans licenses sources
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 

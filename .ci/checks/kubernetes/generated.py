@@ -1,0 +1,103 @@
+"""Files of charts/ that are made from others: `write` makes them, `check` finds those that were not made again.
+
+    files/         copies of config/, for Helm reads only inside a chart
+    README.md      by helm-docs, from README.md.gotmpl and the comments of values.yaml
+    tests/golden/  what comes out: each ci/*-values.yaml rendered. What is a copy of a file of the chart is its name
+"""
+
+import subprocess
+
+import yaml
+
+from kubernetes import helm
+from report import REPOSITORY, TOOLS
+
+GOLDEN = helm.CHART / "tests/golden"
+
+
+def copies():
+    """File of the chart → text of the file of config/."""
+    config = REPOSITORY / "config"
+    sources = {name: config / name for name in ("proxy.toml", "consumer.toml")}
+    sources["alerts.yaml"] = config / "prometheus/alerts.yaml"
+    sources |= {f"dashboards/{board.name}": board for board in (config / "grafana/dashboards").glob("*.json")}
+    return {helm.CHART / "files" / name: source.read_text() for name, source in sorted(sources.items())}
+
+
+def readme():
+    command = [TOOLS / "helm-docs", "--chart-search-root", "charts/sidelog", "--dry-run", "--sort-values-order", "file",
+               "--log-level", "warning"]  # fmt: skip
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode or not done.stdout:
+        raise ValueError(f"helm-docs: {done.stderr[-2000:]}")
+    return {helm.CHART / "README.md": done.stdout.rstrip("\n") + "\n"}
+
+
+def samples():
+    made = {}
+    for sample in helm.SAMPLES:
+        done = helm.template("--values", sample)
+        if done.returncode:
+            raise ValueError(f"{sample.name}: {done.stderr[-1000:]}")
+        made[GOLDEN / "ci" / sample.name.replace("-values", "")] = dump(helm.documents(done.stdout))
+    return made
+
+
+def tidied(documents):
+    """Without what is a copy of a file of the chart, and without its checksum."""
+    files = {text.strip(): f"<files/{path.relative_to(helm.CHART / 'files')}>" for path, text in copies().items()}
+    rules = yaml.safe_load(copies()[helm.CHART / "files/alerts.yaml"])
+    for document in documents:
+        if document["kind"] == "ConfigMap":
+            for name, text in document.get("data", {}).items():
+                document["data"][name] = files.get(text.strip(), text)
+        if document.get("spec") == rules:
+            document["spec"] = "<files/alerts.yaml>"
+        if document["kind"] == "Deployment":
+            annotations = document["spec"]["template"]["metadata"].get("annotations", {})
+            annotations |= {"checksum/config": "<checksum>"} if "checksum/config" in annotations else {}
+        yield document
+
+
+class Dumper(yaml.SafeDumper):
+    """Texts of several lines stay such, and nothing is an alias."""
+
+    def ignore_aliases(self, data):
+        return True
+
+
+def text(dumper, value):
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style="|" if "\n" in value else None)
+
+
+Dumper.add_representer(str, text)
+
+
+def dump(documents):
+    return yaml.dump_all(tidied(documents), Dumper=Dumper, sort_keys=False, width=10_000, allow_unicode=True)
+
+
+def everything():
+    return {**copies(), **readme(), **samples()}
+
+
+def write():
+    made = everything()
+    for path, content in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    for path in GOLDEN.rglob("*.yaml"):
+        if path not in made:
+            path.unlink()
+
+
+def check(report, made):
+    for path, content in made.items():
+        same = path.exists() and path.read_text() == content
+        report.expect(same, f"{path.relative_to(REPOSITORY)} is as made: run .ci/checks/chart.py --write")
+
+
+def check_all(report):
+    made = everything()
+    check(report, made)
+    report.expect(not [path for path in GOLDEN.rglob("*.yaml") if path not in made], "no golden file is of nothing")

@@ -1,0 +1,45 @@
+"""What Kubernetes and our programs say of all that is rendered: each sample of values, at each version."""
+
+import subprocess
+
+import kubernetes_validate
+import yaml
+
+from kubernetes import helm
+from report import BINARIES
+
+FOREIGN = {"monitoring.coreos.com", "keda.sh"}
+
+
+def check(report):
+    report.expect(helm.SAMPLES, "there are samples of values")
+    for sample in helm.SAMPLES:
+        for version in helm.VERSIONS:
+            done = helm.template("--values", sample, version=version)
+            if version == "1.33" and (yaml.safe_load(sample.read_text()).get("injector") or {}).get("enabled"):
+                report.expect("1.36" in done.stderr, f"{sample.name}: the injector needs 1.36, and it is told")
+                continue
+            if report.expect(done.returncode == 0, f"{sample.name} at {version}: {done.stderr[-1000:]}"):
+                judge(helm.documents(done.stdout), version, report, f"{sample.name} at {version}")
+    accepted("sidelog-proxy", ["--config", helm.CHART / "files/proxy.toml"], {}, report, "files/proxy.toml")
+    accepted("sidelog-consumer", ["--config", helm.CHART / "files/consumer.toml"], {}, report, "files/consumer.toml")
+
+
+def judge(documents, version, report, where):
+    """Strict schemas, and the programs' word on their settings."""
+    for document in documents:
+        what = f"{where}: {document['kind']} {document['metadata']['name']}"
+        if document["apiVersion"].partition("/")[0] not in FOREIGN:
+            try:
+                kubernetes_validate.validate(document, version, strict=True)
+                report.expect(True, what)
+            except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+                report.expect(False, f"{what}: {error}")
+        if document["kind"] == "ConfigMap" and "consumer.toml" in document.get("data", {}):
+            accepted("sidelog-consumer", [], {"SIDELOG_CONFIG_TOML": document["data"]["consumer.toml"]}, report, what)
+
+
+def accepted(binary, arguments, environment, report, what):
+    command = [BINARIES / binary, "check", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    report.expect(done.returncode == 0, f"{what}: {binary} check: {done.stderr[-500:]}")
