@@ -2,15 +2,17 @@
 
     files/         copies of config/, for Helm reads only inside a chart
     README.md      by helm-docs, from README.md.gotmpl and the comments of values.yaml
-    tests/golden/  what comes out: each ci/*-values.yaml rendered. What is a copy of a file of the chart is its name
+    plain.yaml, sidecar.yaml  the examples and the kustomize component, from the chart's template: see `forms`
+    tests/golden/  what comes out: each ci/*-values.yaml rendered, each application in each form. Where a copy of a file
+                   of the chart comes out, the file's name stands
 """
 
 import subprocess
 
 import yaml
 
-from kubernetes import helm
-from report import REPOSITORY, TOOLS
+from kubernetes import forms, helm
+from report import REPOSITORY, TOOLS, Report
 
 GOLDEN = helm.CHART / "tests/golden"
 
@@ -25,8 +27,8 @@ def copies():
 
 
 def readme():
-    command = [TOOLS / "helm-docs", "--chart-search-root", "charts/sidelog", "--dry-run", "--sort-values-order", "file",
-               "--log-level", "warning"]  # fmt: skip
+    command = [TOOLS / "helm-docs", "--chart-search-root", "charts", "--chart-to-generate", "charts/sidelog",
+               "--dry-run", "--sort-values-order", "file", "--log-level", "warning"]  # fmt: skip
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False)
     if done.returncode or not done.stdout:
         raise ValueError(f"helm-docs: {done.stderr[-2000:]}")
@@ -77,27 +79,38 @@ def dump(documents):
     return yaml.dump_all(tidied(documents), Dumper=Dumper, sort_keys=False, width=10_000, allow_unicode=True)
 
 
-def everything():
-    return {**copies(), **readme(), **samples()}
+def applications():
+    silent = Report("golden", silent=True)
+    made = {}
+    for form, objects in forms.all_forms(silent).items():
+        for name, documents in objects.items():
+            made[GOLDEN / "applications" / f"{name}.{form}.yaml"] = dump(documents)
+    made.pop(GOLDEN / "applications/my-service.plain.yaml")  # It is the example itself.
+    return made
+
+
+# In this order, for each may be made from those before.
+STAGES = (copies, readme, forms.made, samples, applications)
 
 
 def write():
-    made = everything()
-    for path, content in made.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
+    written = set()
+    for stage in STAGES:
+        for path, content in stage().items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+            written.add(path)
     for path in GOLDEN.rglob("*.yaml"):
-        if path not in made:
+        if path not in written:
             path.unlink()
 
 
-def check(report, made):
+def check(report, stages=STAGES):
+    made = {}
+    for stage in stages:
+        made |= stage()
     for path, content in made.items():
         same = path.exists() and path.read_text() == content
         report.expect(same, f"{path.relative_to(REPOSITORY)} is as made: run .ci/checks/chart.py --write")
-
-
-def check_all(report):
-    made = everything()
-    check(report, made)
-    report.expect(not [path for path in GOLDEN.rglob("*.yaml") if path not in made], "no golden file is of nothing")
+    if stages is STAGES:
+        report.expect(not [path for path in GOLDEN.rglob("*.yaml") if path not in made], "no golden file is of nothing")

@@ -1,11 +1,11 @@
-"""What Kubernetes and our programs say of all that is rendered: each sample of values, at each version."""
+"""What Kubernetes and our programs say of all that is rendered from each sample of values, at each version."""
 
 import subprocess
 
 import kubernetes_validate
 import yaml
 
-from kubernetes import helm
+from kubernetes import admission, helm
 from report import BINARIES
 
 FOREIGN = {"monitoring.coreos.com", "keda.sh"}
@@ -21,6 +21,7 @@ def check(report):
                 continue
             if report.expect(done.returncode == 0, f"{sample.name} at {version}: {done.stderr[-1000:]}"):
                 judge(helm.documents(done.stdout), version, report, f"{sample.name} at {version}")
+                restricted(helm.documents(done.stdout), report, f"{sample.name} at {version}")
     accepted("sidelog-proxy", ["--config", helm.CHART / "files/proxy.toml"], {}, report, "files/proxy.toml")
     accepted("sidelog-consumer", ["--config", helm.CHART / "files/consumer.toml"], {}, report, "files/consumer.toml")
 
@@ -37,6 +38,12 @@ def judge(documents, version, report, where):
                 report.expect(False, f"{what}: {error}")
         if document["kind"] == "ConfigMap" and "consumer.toml" in document.get("data", {}):
             accepted("sidelog-consumer", [], {"SIDELOG_CONFIG_TOML": document["data"]["consumer.toml"]}, report, what)
+
+
+def restricted(documents, report, where):
+    """Pod Security's restricted profile takes each pod."""
+    for name, answer in admission.answers(helm.pods(documents), report).items():
+        report.expect(not answer["restricted"], f"{where}: {name} is restricted: {answer['restricted']}")
 
 
 def accepted(binary, arguments, environment, report, what):

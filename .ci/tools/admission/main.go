@@ -1,12 +1,13 @@
 // Runs pods through MutatingAdmissionPolicies as an API server does: admission FILE...
 //
-// The files hold YAML documents: policies, their bindings, namespaces and pods. Admission is the API server's own plugin
+// The files hold YAML documents: policies, their bindings, namespaces, pods and Services. Admission is the API server's own plugin
 // over a fake client. The answer is a list in JSON, one item for each pod; without a policy pods stay as they are:
 //
 //	pod         as it was admitted
 //	error       why it was refused
 //	again       what a second pass changes: nothing, or the pod of that pass
 //	resolves    port name → number, as the controller of EndpointSlices finds it for a Service that targets the name
+//	services    Service:port → number, likewise, of the Services that select the pod; 0 where they find none
 //	restricted  what the Pod Security level "restricted" has against it
 //
 // With policies, the first pod must be one that they change: it tells when the plugin has read them. A matchCondition
@@ -24,6 +25,7 @@ import (
 
 	admissionregistration "k8s.io/api/admissionregistration/v1"
 	core "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/endpointslice"
@@ -38,6 +40,7 @@ type answer struct {
 	Error      string         `json:"error,omitempty"`
 	Again      *core.Pod      `json:"again,omitempty"`
 	Resolves   map[string]int `json:"resolves"`
+	Services   map[string]int `json:"services"`
 	Restricted []string       `json:"restricted"`
 }
 
@@ -73,7 +76,7 @@ func run(files []string) ([]answer, error) {
 		}
 		admit = server.admit
 	}
-	return examine(pods, admit)
+	return examine(pods, services(rest), admit)
 }
 
 func split(objects []runtime.Object) (pods []*core.Pod, rest []runtime.Object) {
@@ -96,7 +99,16 @@ func policies(objects []runtime.Object) bool {
 	return false
 }
 
-func examine(pods []*core.Pod, admit func(*core.Pod) error) ([]answer, error) {
+func services(objects []runtime.Object) (found []*core.Service) {
+	for _, object := range objects {
+		if service, ok := object.(*core.Service); ok {
+			found = append(found, service)
+		}
+	}
+	return found
+}
+
+func examine(pods []*core.Pod, services []*core.Service, admit func(*core.Pod) error) ([]answer, error) {
 	judge, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		return nil, err
@@ -104,7 +116,7 @@ func examine(pods []*core.Pod, admit func(*core.Pod) error) ([]answer, error) {
 	level := podsecurity.LevelVersion{Level: podsecurity.LevelRestricted, Version: podsecurity.LatestVersion()}
 	var answers []answer
 	for _, pod := range pods {
-		one := answer{Pod: pod, Resolves: map[string]int{}, Restricted: []string{}}
+		one := answer{Pod: pod, Resolves: map[string]int{}, Services: map[string]int{}, Restricted: []string{}}
 		if err := admit(pod); err != nil {
 			one.Error = err.Error()
 		}
@@ -128,9 +140,28 @@ func examine(pods []*core.Pod, admit func(*core.Pod) error) ([]answer, error) {
 			}
 			one.Resolves[name] = number
 		}
+		for _, service := range services {
+			one.find(service)
+		}
 		answers = append(answers, one)
 	}
 	return answers, nil
+}
+
+// find adds where the Service leads, if it selects the pod.
+func (one *answer) find(service *core.Service) {
+	selects := labels.SelectorFromSet(service.Spec.Selector).Matches(labels.Set(one.Pod.Labels))
+	if service.Namespace != one.Pod.Namespace || !selects {
+		return
+	}
+	for i := range service.Spec.Ports {
+		port := &service.Spec.Ports[i]
+		number, err := endpointslice.FindPort(one.Pod, port)
+		if err != nil {
+			number = 0
+		}
+		one.Services[service.Name+":"+port.Name] = number
+	}
 }
 
 func portNames(pod *core.Pod) (names []string) {

@@ -143,9 +143,7 @@ func read(files []string) ([]runtime.Object, error) {
 			if err != nil {
 				return nil, fmt.Errorf("%s: %w", file, err)
 			}
-			if pod, ok := object.(*core.Pod); ok {
-				protocols(pod)
-			}
+			protocols(object)
 			objects = append(objects, object)
 		}
 	}
@@ -153,14 +151,25 @@ func read(files []string) ([]runtime.Object, error) {
 }
 
 // protocols sets the one default that admission comes after and that FindPort asks for.
-func protocols(pod *core.Pod) {
-	for _, containers := range [][]core.Container{pod.Spec.Containers, pod.Spec.InitContainers} {
-		for i := range containers {
-			for j := range containers[i].Ports {
-				if containers[i].Ports[j].Protocol == "" {
-					containers[i].Ports[j].Protocol = core.ProtocolTCP
+func protocols(object runtime.Object) {
+	switch object := object.(type) {
+	case *core.Service:
+		for i := range object.Spec.Ports {
+			complementProtocol(&object.Spec.Ports[i].Protocol)
+		}
+	case *core.Pod:
+		for _, containers := range [][]core.Container{object.Spec.Containers, object.Spec.InitContainers} {
+			for i := range containers {
+				for j := range containers[i].Ports {
+					complementProtocol(&containers[i].Ports[j].Protocol)
 				}
 			}
 		}
+	}
+}
+
+func complementProtocol(protocol *core.Protocol) {
+	if *protocol == "" {
+		*protocol = core.ProtocolTCP
 	}
 }

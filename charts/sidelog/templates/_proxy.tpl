@@ -2,7 +2,7 @@
 The sidecar, for the end of initContainers. Input, a dictionary:
 
   root      $, of the chart or of the chart that has this one as a dependency
-  service   the name of the service in records
+  service   the name of the service in records; the pod's label app.kubernetes.io/name where unset
   upstream  the number of the port that the app listens on
   portName  the name that the Service targets; "http" where unset. The app's own port must not have it
   port      the sidecar's number, proxy.port where unset: the old number of an app that moved to another port
@@ -12,6 +12,7 @@ Settings are the values of this chart, also where it is a dependency of the char
 */ -}}
 {{- define "sidelog.own" -}}
 {{- $own := get (.root.Subcharts | default dict) "sidelog" | default .root -}}
+{{- if ne $own.Chart.Name "sidelog" }}{{ fail "sidelog.proxy: root must be the $ of a chart that has sidelog among its dependencies" }}{{ end -}}
 {{- dict "values" $own.Values "version" $own.Chart.AppVersion | toYaml -}}
 {{- end }}
 
@@ -20,13 +21,22 @@ Settings are the values of this chart, also where it is a dependency of the char
 {{- $values := $own.values -}}
 {{- $proxy := $values.proxy -}}
 {{- $port := .port | default $proxy.port | int -}}
+{{- if not (semverCompare ">=1.33.0-0" .root.Capabilities.KubeVersion.Version) }}{{ fail "sidelog.proxy.container needs Kubernetes 1.33: before, a Service doesn't find the named port of a native sidecar" }}{{ end -}}
+{{- if not .upstream }}{{ fail "sidelog.proxy.container: upstream must be the number that the app listens on" }}{{ end -}}
+{{- if eq (toString .upstream) (toString $port) }}{{ fail "sidelog.proxy.container: upstream and port are the same: the app must listen on another number" }}{{ end -}}
 {{- $spool := include "sidelog.kibibytes" $proxy.spool.sizeLimit -}}
 name: sidelog
 image: {{ include "sidelog.image" (dict "image" $proxy.image "version" $own.version) | quote }}
 imagePullPolicy: {{ $proxy.image.pullPolicy }}
+# A native sidecar: it starts before the app and ends after it, and no Job waits for its end.
 restartPolicy: Always
 env:
+  {{- if .service }}
   - { name: SERVICE_NAME, value: {{ .service | quote }} }
+  {{- else }}
+  - name: SERVICE_NAME
+    valueFrom: { fieldRef: { fieldPath: "metadata.labels['app.kubernetes.io/name']" } }
+  {{- end }}
   - { name: ENVIRONMENT, value: {{ $values.environment | quote }} }
   - { name: PORT, value: {{ $port | toString | quote }} }
   - { name: UPSTREAM_URL, value: {{ printf "http://127.0.0.1:%v" .upstream | quote }} }
@@ -53,17 +63,22 @@ env:
   {{- toYaml . | nindent 2 }}
   {{- end }}
 ports:
+  # The name that the Service targets. The app's own port must not have it: of two the app wins.
   - { name: {{ .portName | default "http" | quote }}, containerPort: {{ $port }}, protocol: TCP }
   - { name: sidelog-admin, containerPort: {{ int $proxy.adminPort }}, protocol: TCP }
 lifecycle:
+  # Returns at once: clients are told to close. It serves on until SIGTERM comes, after the app's end.
   preStop: { exec: { command: [sidelog-proxy, drain] } }
+# The app starts when this has succeeded: the sidecar listens, whatever NATS does.
 startupProbe:
   {{- include "sidelog.proxy.probe" (dict "proxy" $proxy "path" "/livez") | nindent 2 }}
   periodSeconds: 1
   failureThreshold: 30
+# It is ready when it accepts, whatever NATS and the app do.
 readinessProbe:
   {{- include "sidelog.proxy.probe" (dict "proxy" $proxy "path" "/readyz") | nindent 2 }}
   periodSeconds: 5
+# No CPU limit: it would delay traffic. The spool counts as ephemeral storage.
 resources:
   requests:
     {{- toYaml (merge (dict) ($proxy.resources.requests | default dict) (dict "ephemeral-storage" $proxy.spool.sizeLimit)) | nindent 4 }}
@@ -95,6 +110,7 @@ volumeMounts:
 {{- /* The volumes that the container mounts, for the pod. Input: root, and config where the container has it. */ -}}
 {{- define "sidelog.proxy.volumes" -}}
 {{- $values := (include "sidelog.own" . | fromYaml).values -}}
+# Records while NATS is away; it goes with the pod. The proxy uses 75 %: over the limit the pod is evicted.
 - { name: sidelog-spool, emptyDir: { sizeLimit: {{ $values.proxy.spool.sizeLimit }} } }
 {{- with $values.nats.existingSecret }}
 - { name: sidelog-nats, secret: { secretName: {{ . | quote }}, optional: true } }
