@@ -5,8 +5,8 @@
 --write   makes again what is made from other files, golden files among it: read the difference
 
 Each part is a module of `kubernetes`: `generated` (files that are made from others), `values` (each one's schema and
-effect, and what is refused), `schemas` (of Kubernetes, for all that is rendered), `injector` (in the API server's own
-plugin), `applications` (four of them, in each form of `forms`).
+effect, and what is refused), `schemas` (of Kubernetes, for all that is rendered), `notes` (what is told after an
+install), `injector` (in the API server's own plugin), `applications` (four of them, in each form of `forms`).
 """
 
 import sys
@@ -42,11 +42,12 @@ def main():
 
 def whole(report):
     # Theirs is a wheel that --quick does without.
-    from kubernetes import applications, injector, schemas, values
+    from kubernetes import applications, injector, notes, schemas, values
 
     generated.check(report)
     values.check(report)
     schemas.check(report)
+    notes.check(report)
     injector.check(report)
     applications.check(report)
 
