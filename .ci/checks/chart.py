@@ -6,7 +6,8 @@
 
 Each part is a module of `kubernetes`: `generated` (files that are made from others), `values` (each one's schema and
 effect, and what is refused), `schemas` (of Kubernetes, for all that is rendered), `notes` (what is told after an
-install), `injector` (in the API server's own plugin), `applications` (four of them, in each form of `forms`).
+install), `injector` (in the API server's own plugin), `applications` (four of them, in each form of `forms`),
+`chapter` (the README's).
 """
 
 import sys
@@ -42,7 +43,7 @@ def main():
 
 def whole(report):
     # Theirs is a wheel that --quick does without.
-    from kubernetes import applications, injector, notes, schemas, values
+    from kubernetes import applications, chapter, injector, notes, schemas, values
 
     generated.check(report)
     values.check(report)
@@ -50,6 +51,7 @@ def whole(report):
     notes.check(report)
     injector.check(report)
     applications.check(report)
+    chapter.check(report)
 
 
 if __name__ == "__main__":

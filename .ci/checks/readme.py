@@ -1,7 +1,7 @@
 """Checks that README.md is true where a program can tell; `--write` renews what it quotes.
 
     toml    good settings, by `sidelog-proxy check`; below `<!-- file: F -->` it is F to the letter
-    yaml    a compose file, by its keys
+    yaml    a compose file, by its keys; the objects of Kubernetes are checked by chart.py
     sh      bash reads it, and every `make` target and file it names is there
     tables  each test that holds an invariant is a test of this tree; each link leads somewhere, the names of secrets are the code's
 
@@ -47,7 +47,10 @@ def toml(body):
 
 
 def compose(body):
-    services = yaml.safe_load(body)["services"]
+    document = yaml.safe_load(body)
+    if "apiVersion" in document:
+        return None
+    services = document["services"]
     bad = [name for name, service in services.items() if "image" not in service]
     return f"services without an image: {bad}" if bad else None
 
