@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType as Storage};
+use data_encoding::BASE64URL_NOPAD;
+use nkeys::KeyPair as Nkey;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use serde_json::{Value, json};
 use sidelog_chassis::nats::{Connection, NatsSettings, StorageType, StreamError, TlsSettings, connect, ensure_stream};
 use sidelog_chassis::settings::ByteSize;
 use testbed::NatsServer;
@@ -109,6 +112,88 @@ async fn credentials_are_taken_from_the_url_and_from_files() {
     timeout(Duration::from_secs(2), refused.connected())
         .await
         .expect_err("wrong credentials");
+}
+
+#[tokio::test]
+async fn credentials_that_come_later_are_waited_for_and_those_that_change_are_followed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("token");
+    let mut server = NatsServer::with_config("authorization { token: first }").await;
+    let strict = NatsSettings {
+        token_file: Some(file.clone()),
+        ..at(&server.url())
+    };
+    let told = connect(&strict, "test").await.expect_err("no file");
+    assert!(format!("{told:#}").contains("(nats.token_file)"), "{told:#}");
+
+    let patient = NatsSettings {
+        wait_for_files: true,
+        ..strict
+    };
+    let mut connection = begin(&patient).await;
+    timeout(Duration::from_secs(1), connection.connected())
+        .await
+        .expect_err("nobody told the token");
+    std::fs::write(&file, "first\n").expect("a file");
+    timeout(PATIENCE, connection.connected())
+        .await
+        .expect("the file is read when it is there");
+
+    std::fs::write(&file, "second\n").expect("a file");
+    server.kill();
+    connection.disconnected().await;
+    server.configure("authorization { token: second }");
+    server.restart().await;
+    timeout(PATIENCE, connection.connected())
+        .await
+        .expect("the file is read again");
+}
+
+/// What `nsc` would make: an operator, an account and a user of it; the server's configuration and the user's credentials.
+fn decentralized() -> (String, String) {
+    let (operator, account, user) = (Nkey::new_operator(), Nkey::new_account(), Nkey::new_user());
+    let of_operator = jwt(&operator, &operator, json!({ "type": "operator", "version": 2 }));
+    let unlimited = json!({ "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
+        "conn": -1, "leaf": -1 });
+    let claims = json!({ "type": "account", "version": 2, "limits": unlimited });
+    let of_account = jwt(&operator, &account, claims);
+    let claims = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1 });
+    let of_user = jwt(&account, &user, claims);
+    let config = format!(
+        "jetstream: false\noperator: {of_operator}\nresolver: MEMORY\nresolver_preload: {{ {}: {of_account} }}",
+        account.public_key()
+    );
+    let creds = format!(
+        "-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n\
+         ************************* IMPORTANT *************************\n\n\
+         -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
+        user.seed().expect("a seed")
+    );
+    (config, creds)
+}
+
+/// A JWT of NATS about `subject`, signed by `issuer`.
+fn jwt(issuer: &Nkey, subject: &Nkey, nats: Value) -> String {
+    let claims = json!({ "jti": "x", "iat": 1, "iss": issuer.public_key(), "sub": subject.public_key(), "nats": nats });
+    let encode = |bytes: &[u8]| BASE64URL_NOPAD.encode(bytes);
+    let head = encode(json!({ "typ": "JWT", "alg": "ed25519-nkey" }).to_string().as_bytes());
+    let signed = format!("{head}.{}", encode(claims.to_string().as_bytes()));
+    let signature = issuer.sign(signed.as_bytes()).expect("a signature");
+    format!("{signed}.{}", encode(&signature))
+}
+
+#[tokio::test]
+async fn a_credentials_file_tells_who_we_are() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (config, creds) = decentralized();
+    let server = NatsServer::with_config(&config).await;
+    let file = folder.path().join("nats.creds");
+    std::fs::write(&file, creds).expect("a file");
+    let settings = NatsSettings {
+        creds_file: Some(file),
+        ..at(&server.url())
+    };
+    assert!(connected(&settings).await.is_connected());
 }
 
 /// Writes `ca.pem`, and for `server` and `client` a certificate and its key.

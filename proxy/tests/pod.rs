@@ -59,6 +59,27 @@ async fn it_starts_and_is_ready_where_neither_the_service_nor_nats_is_there() {
 }
 
 #[tokio::test]
+async fn it_starts_without_the_secret_of_nats_and_ships_when_the_secret_is_there() {
+    let (upstream, spool) = (Upstream::start(), tempfile::tempdir().unwrap());
+    let nats = NatsServer::with_config("authorization { token: t0ken }").await;
+    let secret = spool.path().join("token");
+    let mut proxy = sidecar(&upstream.url(), &nats.url(), &spool.path().join("spool"))
+        .env("SIDELOG_NATS__TOKEN_FILE", secret.display())
+        .env("SIDELOG_NATS__WAIT_FOR_FILES", "true")
+        .start()
+        .await;
+    answered(&proxy, 20).await;
+    assert_eq!(probe(&proxy, "/readyz").await, 200);
+    std::fs::write(&secret, "t0ken\n").unwrap();
+    wait::until("all is shipped", async || {
+        proxy.metric("sidelog_records_shipped_total", "").await >= 20.0
+    })
+    .await;
+    assert!(ended(&mut proxy).await < LEFT, "{}", proxy.output());
+    assert!(proxy.output().contains("(nats.token_file)"), "{}", proxy.output());
+}
+
+#[tokio::test]
 async fn after_the_hook_it_serves_and_stays_ready_until_sigterm_and_ships_what_came_meanwhile() {
     let (nats, upstream, spool) = (
         NatsServer::start().await,

@@ -12,7 +12,7 @@ CASES = [
     ({"injector": {"enabled": True, "failurePolicy": "Fail", "labelKey": "a/b", "defaultPortName": "web"}},
      ['{"a/b":"true"}', "(web, or", "--selector a/b=true"], ["Ignore", "sidelog.dev/inject"]),
     ({"consumer": {"enabled": False}}, ["sidelog.proxy.container"], ["rollout status"]),
-    ({"nats": {"existingSecret": "one", "tls": {"existingSecret": "two"}}}, ["Secret one and the Secret two"], []),
+    ({"nats": {"existingSecret": "one", "tls": {"existingSecret": "two"}}}, ["Secret one and the Secret two", "Until it is there they serve"], []),
 ]  # fmt: skip
 BYPASSES = ["targetPort is a number", "has kept", "headless Service", "hostNetwork", "port-forward"]
 

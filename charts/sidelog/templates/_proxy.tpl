@@ -54,6 +54,9 @@ env:
   {{- if $values.nats.tls.existingSecret }}
   - { name: SIDELOG_NATS__TLS__CA_FILE, value: /etc/sidelog/nats-tls/ca.crt }
   {{- end }}
+  {{- if or $values.nats.existingSecret $values.nats.tls.existingSecret }}
+  - { name: SIDELOG_NATS__WAIT_FOR_FILES, value: "true" }
+  {{- end }}
   {{- if .config }}
   - { name: SIDELOG_CONFIG, value: /etc/sidelog/config/proxy.toml }
   {{- else if $proxy.config }}

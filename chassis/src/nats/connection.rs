@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use async_nats::connection::State;
-use async_nats::{Client, ConnectOptions, ServerAddr};
+use async_nats::{Client, ServerAddr};
 use tokio::sync::watch;
 
 use super::events::{Refused, Teller};
@@ -87,12 +87,13 @@ impl Connection {
 ///
 /// # Errors
 ///
-/// A file of credentials or certificates can't be read or isn't what its key says.
+/// A file of credentials or certificates can't be read or isn't what its key says; it may be missing where
+/// `nats.wait_for_files` says so.
 pub async fn connect(settings: &NatsSettings, name: &str) -> anyhow::Result<Connection> {
     let (up_sender, up) = watch::channel(false);
     let refused = Refused::default();
     let teller = Arc::new(Teller::new(settings.url.to_string(), up_sender, refused.clone()));
-    let options = ConnectOptions::new()
+    let options = authenticated(settings)?
         .name(name)
         .retry_on_initial_connect()
         .max_reconnects(None)
@@ -103,8 +104,7 @@ pub async fn connect(settings: &NatsSettings, name: &str) -> anyhow::Result<Conn
             let teller = Arc::clone(&teller);
             async move { teller.tell(&event) }
         });
-    let options = authenticated(options, settings)?;
-    let options = secured(options, &settings.tls)?;
+    let options = secured(options, settings)?;
     let servers: Vec<ServerAddr> = settings.url.iter().map(|url| url.address().clone()).collect();
     let client = options
         .connect(servers)

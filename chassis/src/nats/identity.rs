@@ -1,66 +1,121 @@
 //! Who we are to the server: credentials and certificates, from files and from the URL.
 //!
-//! Invariant: whatever is wrong with a file is told with its path and its key when the connection is begun, and what stands
-//! in it never.
+//! Invariants:
+//! - whatever is wrong with a file is told with its path and its key when the connection is begun, and what stands in it
+//!   never
+//! - files are read at each attempt to connect: one that came later or has changed is followed
+//!   (`credentials_that_come_later_are_waited_for_and_those_that_change_are_followed`)
 
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
-use async_nats::ConnectOptions;
+use async_nats::{Auth, AuthError, ConnectOptions};
+use nkeys::KeyPair;
 
-use super::settings::{NatsSettings, TlsSettings};
+use super::settings::NatsSettings;
 use super::url::UrlCredentials;
 
 /// A credentials file is a few kilobytes.
 const MAX_SECRET: u64 = 64 * 1024;
 
-/// The options with the credentials of the settings.
-pub(super) fn authenticated(options: ConnectOptions, settings: &NatsSettings) -> anyhow::Result<ConnectOptions> {
-    let options = match settings.url.credentials() {
-        Some(UrlCredentials::Password { user, password }) => options.user_and_password(user.clone(), password.clone()),
-        Some(UrlCredentials::Token(token)) => options.token(token.clone()),
-        None => options,
-    };
-    if let Some(path) = &settings.creds_file {
-        let creds = secret(path, "nats.creds_file")?;
-        return options.credentials(&creds).with_context(|| {
-            format!(
-                "{} (nats.creds_file) is not a credentials file; `nsc generate creds` writes one",
-                path.display()
-            )
-        });
+/// Options that tell the server at each attempt who the settings say we are.
+pub(super) fn authenticated(settings: &NatsSettings) -> anyhow::Result<ConnectOptions> {
+    begins(settings, auth(settings, &[]).map(drop))?;
+    let settings = Arc::new(settings.clone());
+    Ok(ConnectOptions::with_auth_callback(move |nonce| {
+        let settings = Arc::clone(&settings);
+        let read = tokio::task::spawn_blocking(move || auth(&settings, &nonce));
+        async move {
+            let auth = read.await.map_err(AuthError::new)?;
+            auth.map_err(|error| AuthError::new(format!("{error:#}")))
+        }
+    }))
+}
+
+/// The options with the certificates of the settings, which are read at each attempt.
+pub(super) fn secured(options: ConnectOptions, settings: &NatsSettings) -> anyhow::Result<ConnectOptions> {
+    let tls = &settings.tls;
+    let mut options = options.require_tls(tls.required);
+    let good = |path: &Path, key: &str| begins(settings, secret(path, key).map(drop));
+    if let Some(ca) = &tls.ca_file {
+        good(ca, "nats.tls.ca_file")?;
+        options = options.add_root_certificates(ca.clone());
     }
-    if let Some(path) = &settings.nkey_file {
-        let seed = secret(path, "nats.nkey_file")?;
-        ensure!(
-            seed.len() == 58 && seed.starts_with("SU"),
-            "{} (nats.nkey_file) doesn't hold an NKey user seed; `nk -gen user` makes one, it begins with SU",
-            path.display()
-        );
-        return Ok(options.nkey(seed));
-    }
-    if let Some(path) = &settings.token_file {
-        return Ok(options.token(secret(path, "nats.token_file")?));
-    }
-    if let (Some(user), Some(path)) = (&settings.user, &settings.password_file) {
-        return Ok(options.user_and_password(user.clone(), secret(path, "nats.password_file")?));
+    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
+        good(cert, "nats.tls.cert_file")?;
+        good(key, "nats.tls.key_file")?;
+        options = options.add_client_certificate(cert.clone(), key.clone());
     }
     Ok(options)
 }
 
-/// The options with the certificates of the settings.
-pub(super) fn secured(options: ConnectOptions, tls: &TlsSettings) -> anyhow::Result<ConnectOptions> {
-    let mut options = options.require_tls(tls.required);
-    if let Some(ca) = &tls.ca_file {
-        secret(ca, "nats.tls.ca_file")?;
-        options = options.add_root_certificates(ca.clone());
+/// What is wrong with a file ends the start, unless it is missing and may be.
+fn begins(settings: &NatsSettings, read: anyhow::Result<()>) -> anyhow::Result<()> {
+    let missing = |error: &anyhow::Error| {
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
+        causes.any(|cause| cause.kind() == io::ErrorKind::NotFound)
+    };
+    match read {
+        Err(error) if settings.wait_for_files && missing(&error) => {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "NATS counts as away until the file is there (nats.wait_for_files)"
+            );
+            Ok(())
+        }
+        read => read,
     }
-    if let (Some(cert), Some(key)) = (&tls.cert_file, &tls.key_file) {
-        secret(cert, "nats.tls.cert_file")?;
-        secret(key, "nats.tls.key_file")?;
-        options = options.add_client_certificate(cert.clone(), key.clone());
+}
+
+/// Who the settings say we are, to a server that wants `nonce` signed.
+fn auth(settings: &NatsSettings, nonce: &[u8]) -> anyhow::Result<Auth> {
+    let mut auth = Auth::new();
+    match settings.url.credentials() {
+        Some(UrlCredentials::Password { user, password }) => {
+            (auth.username, auth.password) = (Some(user.clone()), Some(password.clone()));
+        }
+        Some(UrlCredentials::Token(token)) => auth.token = Some(token.clone()),
+        None => {}
     }
-    Ok(options)
+    if let Some(path) = &settings.creds_file {
+        let creds = secret(path, "nats.creds_file")?;
+        let (jwt, key) = parsed(&creds).with_context(|| {
+            format!(
+                "{} (nats.creds_file) is not a credentials file; `nsc generate creds` writes one",
+                path.display()
+            )
+        })?;
+        (auth.jwt, auth.signature) = (Some(jwt.to_owned()), Some(key.sign(nonce)?));
+    } else if let Some(path) = &settings.nkey_file {
+        let seed = secret(path, "nats.nkey_file")?;
+        let is_user = seed.starts_with("SU");
+        let key = KeyPair::from_seed(&seed).ok().filter(|_| is_user).with_context(|| {
+            format!(
+                "{} (nats.nkey_file) doesn't hold an NKey user seed; `nk -gen user` makes one, it begins with SU",
+                path.display()
+            )
+        })?;
+        (auth.nkey, auth.signature) = (Some(key.public_key()), Some(key.sign(nonce)?));
+    } else if let Some(path) = &settings.token_file {
+        auth.token = Some(secret(path, "nats.token_file")?);
+    } else if let (Some(user), Some(path)) = (&settings.user, &settings.password_file) {
+        let password = secret(path, "nats.password_file")?;
+        (auth.username, auth.password) = (Some(user.clone()), Some(password));
+    }
+    Ok(auth)
+}
+
+/// The JWT and the key of a credentials file: what stands below its first and its second `-----BEGIN …` line.
+fn parsed(creds: &str) -> Option<(&str, KeyPair)> {
+    let mut lines = creds.lines().map(str::trim);
+    let mut next = || {
+        lines.find(|line| line.starts_with("---") && line.contains("BEGIN"))?;
+        lines.next()
+    };
+    let (jwt, seed) = (next()?, next()?);
+    Some((jwt, KeyPair::from_seed(seed).ok()?))
 }
 
 /// A small text file without the blanks around its text; never an empty one.
@@ -108,8 +163,8 @@ mod tests {
             (creds(wrong), "wrong (nats.creds_file) is not a credentials file"),
             (nkey, "wrong (nats.nkey_file) doesn't hold an NKey user seed"),
         ] {
-            let error = authenticated(ConnectOptions::new(), &settings).expect_err(part);
-            assert!(format!("{error:#}").contains(part), "{error:#}");
+            let told = format!("{:#}", authenticated(&settings).map(drop).expect_err(part));
+            assert!(told.contains(part), "{told}");
         }
     }
 }

@@ -43,6 +43,8 @@ pub struct NatsSettings {
     pub user: Option<String>,
     /// A file that holds the password of `user`.
     pub password_file: Option<PathBuf>,
+    /// Whether a file of these, or of `tls`, may be missing at the start: it is then waited for as a server is.
+    pub wait_for_files: bool,
     /// TLS to the server.
     pub tls: TlsSettings,
 }
@@ -87,6 +89,7 @@ impl Default for NatsSettings {
             token_file: None,
             user: None,
             password_file: None,
+            wait_for_files: false,
             tls: TlsSettings::default(),
         }
     }
