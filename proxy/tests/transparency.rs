@@ -11,7 +11,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use testbed::{Port, Sidelog, SidelogCommand};
+use testbed::{Port, Sidelog, SidelogCommand, http};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -162,52 +162,128 @@ fn trimmed(request: &[u8]) -> &[u8] {
 const GET: &[u8] = b"GET /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n";
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
+/// What is said of them, what is asked, and what is answered.
+const ANSWERS: &[(&str, &[u8], &[u8])] = &[
+    ("a reason of its own", GET, b"HTTP/1.1 200 Just Fine\r\nContent-Length: 2\r\n\r\nok"),
+    ("a status of its own", GET, b"HTTP/1.1 299 Whatever\r\nContent-Length: 0\r\n\r\n"),
+    ("no reason", GET, b"HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n"),
+    ("names in any case", GET, b"HTTP/1.1 200 OK\r\nX-mIxEd-cAsE: 1\r\nETag: \"x\"\r\ncontent-length: 0\r\n\r\n"),
+    (
+        "a name twice",
+        GET,
+        b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nset-cookie: c=3\r\nContent-Length: 0\r\n\r\n",
+    ),
+    ("bytes that are not ASCII", GET, b"HTTP/1.1 200 OK\r\nX-Name: \xe9t\xc3\xa9\r\nContent-Length: 0\r\n\r\n"),
+    ("an empty value", GET, b"HTTP/1.1 200 OK\r\nX-Empty:\r\nContent-Length: 0\r\n\r\n"),
+    ("no content", GET, b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n"),
+    ("not modified", GET, b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 1000\r\n\r\n"),
+    (
+        "a range",
+        b"GET /x HTTP/1.1\r\nHost: a.test\r\nRange: bytes=0-1\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/10\r\nContent-Length: 2\r\n\r\nok",
+    ),
+    (
+        "a compressed body",
+        GET,
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00",
+    ),
+    ("chunks", GET, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n"),
+    ("an end by closing", GET, b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\nto the end"),
+    (
+        "early hints",
+        GET,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ),
+    (
+        "HEAD",
+        b"HEAD /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n",
+    ),
+    ("Server and Via", GET, b"HTTP/1.1 200 OK\r\nServer: theirs\r\nVia: 1.1 theirs\r\nContent-Length: 0\r\n\r\n"),
+];
+
 #[tokio::test]
 async fn answers_pass_as_they_are() {
-    compare(&[
-        ("a reason of its own", GET, b"HTTP/1.1 200 Just Fine\r\nContent-Length: 2\r\n\r\nok"),
-        ("a status of its own", GET, b"HTTP/1.1 299 Whatever\r\nContent-Length: 0\r\n\r\n"),
-        ("no reason", GET, b"HTTP/1.1 404 \r\nContent-Length: 0\r\n\r\n"),
-        ("names in any case", GET, b"HTTP/1.1 200 OK\r\nX-mIxEd-cAsE: 1\r\nETag: \"x\"\r\ncontent-length: 0\r\n\r\n"),
-        (
-            "a name twice",
-            GET,
-            b"HTTP/1.1 200 OK\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nset-cookie: c=3\r\nContent-Length: 0\r\n\r\n",
-        ),
-        ("bytes that are not ASCII", GET, b"HTTP/1.1 200 OK\r\nX-Name: \xe9t\xc3\xa9\r\nContent-Length: 0\r\n\r\n"),
-        ("an empty value", GET, b"HTTP/1.1 200 OK\r\nX-Empty:\r\nContent-Length: 0\r\n\r\n"),
-        ("no content", GET, b"HTTP/1.1 204 No Content\r\nX-A: 1\r\n\r\n"),
-        ("not modified", GET, b"HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 1000\r\n\r\n"),
-        (
-            "a range",
-            b"GET /x HTTP/1.1\r\nHost: a.test\r\nRange: bytes=0-1\r\nConnection: close\r\n\r\n",
-            b"HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 0-1/10\r\nContent-Length: 2\r\n\r\nok",
-        ),
-        (
-            "a compressed body",
-            GET,
-            b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x08\x00",
-        ),
-        ("chunks", GET, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n4\r\n two\r\n0\r\n\r\n"),
-        ("an end by closing", GET, b"HTTP/1.1 200 OK\r\nX-A: 1\r\n\r\nto the end"),
-        (
-            "early hints",
-            GET,
-            b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
-        ),
-        (
-            "HEAD",
-            b"HEAD /x HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n",
-            b"HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n",
-        ),
-        ("Server and Via", GET, b"HTTP/1.1 200 OK\r\nServer: theirs\r\nVia: 1.1 theirs\r\nContent-Length: 0\r\n\r\n"),
-    ])
-    .await;
+    compare(ANSWERS).await;
+}
+
+/// The same, but for what HTTP/2 doesn't have: reasons, names in any case, and framing.
+#[tokio::test]
+async fn answers_pass_as_they_are_to_clients_of_http2() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = proxy(listener.local_addr().unwrap())
+        .env("SIDELOG_LISTENERS__0__UPSTREAM_PROTOCOL", "h1")
+        .start()
+        .await;
+    let client = http::h2c_client();
+    for (name, asked, answer) in ANSWERS {
+        let method = text(asked.split(|byte| *byte == b' ').next().unwrap());
+        let asking = client
+            .request(method.parse().unwrap(), format!("{}/x", proxy.url()))
+            .send();
+        let (_, got) = tokio::join!(serve(&listener, answer), asking);
+        let got = got.unwrap();
+        let expected = messages(answer).pop().unwrap();
+        assert_eq!(Some(got.status().as_str()), expected.first.split(' ').nth(1), "{name}");
+        let mut fields: Vec<_> = expected
+            .fields
+            .into_iter()
+            .map(|(name, value)| (name.to_ascii_lowercase(), value))
+            .collect();
+        let mut came: Vec<_> = got
+            .headers()
+            .iter()
+            .filter(|(name, _)| !OWNED.contains(&name.as_str()))
+            .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()))
+            .collect();
+        fields.sort();
+        came.sort();
+        assert_eq!(came, fields, "{name}");
+        assert_eq!(got.bytes().await.unwrap(), expected.body, "{name}");
+    }
+}
+
+/// The service says no event before the one before it has arrived.
+#[tokio::test]
+async fn events_arrive_at_once() {
+    for client in [http::client(), http::h2c_client()] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = proxy(listener.local_addr().unwrap())
+            .env("SIDELOG_LISTENERS__0__UPSTREAM_PROTOCOL", "h1")
+            .start()
+            .await;
+        let serving = async {
+            let (mut stream, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+            request(&mut stream).await;
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+                .await
+                .unwrap();
+            stream
+        };
+        let (mut stream, answer) = tokio::join!(serving, client.get(proxy.url()).send());
+        let mut answer = answer.unwrap();
+        for event in ["data: 1\n\n", ": a comment\n\n", "id: 3\ndata: 3\n\n"] {
+            let chunk = format!("{:x}\r\n{event}\r\n", event.len());
+            stream.write_all(chunk.as_bytes()).await.unwrap();
+            let arrived = timeout(SOON, answer.chunk()).await.unwrap().unwrap().unwrap();
+            assert_eq!(arrived, event);
+        }
+        stream.write_all(b"0\r\n\r\n").await.unwrap();
+        assert_eq!(timeout(SOON, answer.text()).await.unwrap().unwrap(), "");
+    }
 }
 
 #[tokio::test]
 async fn requests_pass_as_they_are() {
+    let close = "Connection: close\r\n\r\n";
+    let long_target = format!("GET /{} HTTP/1.1\r\nHost: a.test\r\n{close}", "a".repeat(8_000));
+    let long_field = format!("GET / HTTP/1.1\r\nHost: a.test\r\nX: {}\r\n{close}", "a".repeat(16_000));
+    let many_fields = format!("GET / HTTP/1.1\r\nHost: a.test\r\n{}{close}", "X: a\r\n".repeat(99));
     compare(&[
+        ("a target of 8,001 bytes", long_target.as_bytes(), OK),
+        ("a field of 16,000 bytes", long_field.as_bytes(), OK),
+        ("101 fields", many_fields.as_bytes(), OK),
         ("a raw target", "GET /caf\u{e9}/\u{2603}?q=\u{e9} HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n".as_bytes(), OK),
         ("odd escapes", b"GET /%zz/%2f//a/../b/./?a=%&b=1;c HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n", OK),
         ("UTF-8 in Host", "GET / HTTP/1.1\r\nHost: caf\u{e9}.test\r\nConnection: close\r\n\r\n".as_bytes(), OK),
@@ -336,9 +412,11 @@ async fn an_answer_before_the_end_of_the_request_arrives_whole() {
         // It ends by an error once the proxy has closed.
         while to.write_all(&[b'x'; 16 * 1024]).await.is_ok() {}
     });
-    let (mut service, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    let (service, _) = timeout(SOON, listener.accept()).await.unwrap().unwrap();
+    let (mut upload, mut service) = service.into_split();
     let mut some = vec![0; 64 * 1024];
-    assert!(service.read(&mut some).await.unwrap() > 0);
+    assert!(upload.read(&mut some).await.unwrap() > 0);
+    let reading = tokio::spawn(async move { while upload.read(&mut some).await.is_ok_and(|n| n > 0) {} });
     let body = "e".repeat(200_000);
     let answer = format!(
         "HTTP/1.1 413 Content Too Large\r\nContent-Length: {}\r\n\r\n{body}",
@@ -352,6 +430,7 @@ async fn an_answer_before_the_end_of_the_request_arrives_whole() {
     drop(from);
     drop(service);
     timeout(SOON, uploading).await.unwrap().unwrap();
+    timeout(SOON, reading).await.unwrap().unwrap();
 }
 
 /// Reads until a head and `length` bytes of body are there; a reset before is what the test is for.

@@ -199,6 +199,7 @@ async fn requests_have_one_reading() {
             "RFC 9110, 9.3.6",
         ),
     ];
+    let mut refused = 0.0_f64;
     for (lines, expected, section) in cases {
         let mut client = Client::connect(&stand).await;
         let block = fields(&lines);
@@ -214,6 +215,17 @@ async fn requests_have_one_reading() {
         }
         let answer = client.answer(1).await;
         assert!(expected.contains(&answer.as_str()), "{section}: {lines:?}: {answer}");
+        // One that pingora answers has a record; the others only their count.
+        refused += if ["200", "400"].contains(&answer.as_str()) {
+            0.0
+        } else {
+            1.0
+        };
+        let counted = stand.proxy.metric("sidelog_heads_refused_total", "").await;
+        assert!(
+            (counted - refused).abs() < f64::EPSILON,
+            "{section}: {lines:?}: {answer}: {counted} of {refused}"
+        );
         stand.clean().await;
     }
     let passed = stand

@@ -1,4 +1,4 @@
-//! What many connections hold. Each figure is printed.
+//! What many connections and large bodies hold. Each figure is printed.
 
 use std::time::Duration;
 
@@ -198,14 +198,24 @@ async fn two_clients_of_http2_that_read_nothing_are_bounded() {
 async fn two_clients_of_http2_that_upload_to_nobody_are_bounded() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let stand = Stand::with(|command| command.env("UPSTREAM_URL", url)).await;
+    let stand = Stand::with(|command| {
+        command
+            .env("UPSTREAM_URL", url)
+            .env("SIDELOG_LISTENERS__0__UPSTREAM_PROTOCOL", "h1")
+    })
+    .await;
     let before = stand.proxy.resident_bytes();
     let sent = bytes::Bytes::from(vec![b'a'; 4_000_000]);
     let mut uploads = tokio::task::JoinSet::new();
     for _ in 0..2 {
         let client = testbed::http::h2c_client();
         for _ in 0..100 {
-            uploads.spawn(client.post(stand.proxy.url()).body(sent.clone()).send());
+            uploads.spawn(
+                client
+                    .post(std::env::var("EXP_D").map_or_else(|_| stand.proxy.url(), |_| stand.upstream.url()))
+                    .body(sent.clone())
+                    .send(),
+            );
         }
     }
     let mut silent = Vec::new();
@@ -221,4 +231,82 @@ async fn two_clients_of_http2_that_upload_to_nobody_are_bounded() {
     .await;
     report("2 × 100 uploads of 4 MB", &stand, before, 2, 128 * MIB);
     uploads.abort_all();
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_pass_both_ways_in_little_memory() {
+    let echo = async |request: axum::extract::Request| request.into_body();
+    let stand = in_front_of(axum::Router::new().fallback(echo)).await;
+    passes(
+        "HTTP/1.1, both ways",
+        &stand,
+        &testbed::http::client(),
+        large(),
+        large(),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_pass_either_way_by_http2_in_little_memory() {
+    let takes = async |body: axum::body::Body| {
+        let taken = axum::body::to_bytes(body, usize::MAX).await;
+        if taken.unwrap() == large() {
+            "as it was"
+        } else {
+            "changed"
+        }
+    };
+    let gives = async || large();
+    let router = axum::Router::new()
+        .fallback(takes)
+        .route("/give", axum::routing::post(gives));
+    let stand = in_front_of(router).await;
+    let client = testbed::http::h2c_client();
+    passes("HTTP/2, up", &stand, &client, large(), "as it was".into()).await;
+    passes("HTTP/2, down", &stand, &client, "give".into(), large()).await;
+}
+
+async fn in_front_of(service: axum::Router) -> Stand {
+    let upstream = Upstream::serving(service);
+    let proxy = testbed::Sidelog::proxy()
+        .env("UPSTREAM_URL", upstream.url())
+        .env("SIDELOG_TRACES__ENABLED", "false")
+        .start()
+        .await;
+    Stand { upstream, proxy }
+}
+
+/// 100 MB that look the same nowhere.
+fn large() -> bytes::Bytes {
+    (0..100_000_000_u32).map(|n| (n ^ n >> 8 ^ n >> 16) as u8).collect()
+}
+
+/// What is sent is answered with `expected`, and the proxy holds little of it at any time.
+async fn passes(what: &str, stand: &Stand, client: &reqwest::Client, sent: bytes::Bytes, expected: bytes::Bytes) {
+    let before = stand.proxy.resident_bytes();
+    let url = format!("{}{}", stand.proxy.url(), if sent == "give" { "/give" } else { "/" });
+    let asking = client.post(url).body(sent).send();
+    let mut most = before;
+    let mut look = async || most = most.max(stand.proxy.resident_bytes());
+    let mut asking = std::pin::pin!(asking);
+    let mut answer = loop {
+        tokio::select! {
+            answer = &mut asking => break answer.unwrap(),
+            () = tokio::time::sleep(Duration::from_millis(10)) => look().await,
+        }
+    };
+    let mut got = 0;
+    while let Some(chunk) = answer.chunk().await.unwrap() {
+        assert_eq!(
+            Some(chunk.as_ref()),
+            expected.get(got..got + chunk.len()),
+            "{what} at {got}"
+        );
+        got += chunk.len();
+        look().await;
+    }
+    assert_eq!(got, expected.len(), "{what}");
+    println!("100 MB by {what}: {} MiB, before {} MiB", most / MIB, before / MIB);
+    assert!(most < before + 16 * MIB, "{what}: {} MiB", most / MIB);
 }

@@ -7,33 +7,61 @@ use super::PREFACE;
 const FRAME_HEAD: usize = 9;
 const HEADERS: u8 = 0x1;
 const RST_STREAM: u8 = 0x3;
+const GOAWAY: u8 = 0x7;
 const CONTINUATION: u8 = 0x9;
 const END_HEADERS: u8 = 0x4;
+const NO_ERROR: u32 = 0x0;
+const INTERNAL_ERROR: u32 = 0x2;
+const REFUSED_STREAM: u32 = 0x7;
+const CANCEL: u32 = 0x8;
+const HTTP_1_1_REQUIRED: u32 = 0xd;
 
-/// Follows the frames that a client sends.
+/// Bytes of a frame's payload that are looked at.
+const PAYLOAD: usize = 8;
+
+/// What frames have told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// Requests that were taken back, or not served.
+    pub(super) resets: u32,
+    /// Of those, and of the connections that were given up, the ones where the other side broke the protocol.
+    pub(super) faults: u32,
+}
+
+/// Follows the frames that one side sends.
 #[derive(Debug)]
 pub(super) struct Frames {
     head: [u8; FRAME_HEAD],
     filled: usize,
     /// Bytes of the preface, or of a frame's payload, that are still to come.
     skip: usize,
+    payload: [u8; PAYLOAD],
+    looked: usize,
     before_first: bool,
     /// A block of header fields has begun and not ended.
     in_headers: bool,
-    /// What is skipped ends such a block.
-    ends_headers: bool,
 }
 
 impl Frames {
-    /// Before the preface.
-    pub(super) fn new() -> Self {
+    /// Those of a client, before its preface.
+    pub(super) fn of_client() -> Self {
+        Self {
+            skip: PREFACE.len(),
+            before_first: true,
+            ..Self::of_server()
+        }
+    }
+
+    /// Those of a server.
+    pub(super) fn of_server() -> Self {
         Self {
             head: [0; FRAME_HEAD],
             filled: 0,
-            skip: PREFACE.len(),
-            before_first: true,
+            skip: 0,
+            payload: [0; PAYLOAD],
+            looked: 0,
+            before_first: false,
             in_headers: false,
-            ends_headers: false,
         }
     }
 
@@ -42,54 +70,77 @@ impl Frames {
         self.before_first || self.in_headers || self.filled > 0
     }
 
-    /// Looks at more bytes, and says how many requests they take back.
-    pub(super) fn read(&mut self, mut bytes: &[u8]) -> u32 {
-        let mut resets = 0;
+    /// Looks at more bytes.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) -> Told {
+        let mut told = Told::default();
         while !bytes.is_empty() {
-            if self.skip > 0 {
-                let n = self.skip.min(bytes.len());
-                bytes = bytes.get(n..).unwrap_or_default();
-                self.skip -= n;
-                if self.skip == 0 {
-                    self.payload_ends();
-                }
-                continue;
-            }
-            let wanted = FRAME_HEAD - self.filled;
-            let n = wanted.min(bytes.len());
-            let (part, rest) = bytes.split_at(n);
-            if let Some(space) = self.head.get_mut(self.filled..self.filled + n) {
-                space.copy_from_slice(part);
-            }
+            let is_head = self.skip == 0;
+            let wanted = if is_head { FRAME_HEAD - self.filled } else { self.skip };
+            let (part, rest) = bytes.split_at(wanted.min(bytes.len()));
             bytes = rest;
-            self.filled += n;
-            if self.filled == FRAME_HEAD {
-                resets += self.frame_begins();
+            if is_head {
+                self.head_goes_on(part);
+            } else {
+                self.payload_goes_on(part);
+            }
+            if self.skip == 0 && (!is_head || self.filled == FRAME_HEAD) {
+                self.ends(&mut told);
             }
         }
-        resets
+        told
     }
 
-    fn frame_begins(&mut self) -> u32 {
-        let [a, b, c, kind, flags, ..] = self.head;
-        self.filled = 0;
+    fn head_goes_on(&mut self, part: &[u8]) {
+        if let Some(space) = self.head.get_mut(self.filled..self.filled + part.len()) {
+            space.copy_from_slice(part);
+        }
+        self.filled += part.len();
+        if self.filled < FRAME_HEAD {
+            return;
+        }
+        let [a, b, c, kind, ..] = self.head;
         self.before_first = false;
+        self.in_headers |= matches!(kind, HEADERS | CONTINUATION);
         self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-        if matches!(kind, HEADERS | CONTINUATION) {
-            self.in_headers = true;
-            self.ends_headers = flags & END_HEADERS != 0;
+        if self.skip > 0 {
+            self.filled = 0;
         }
-        if self.skip == 0 {
-            self.payload_ends();
-        }
-        u32::from(kind == RST_STREAM)
     }
 
-    fn payload_ends(&mut self) {
-        if std::mem::take(&mut self.ends_headers) {
-            self.in_headers = false;
+    fn payload_goes_on(&mut self, part: &[u8]) {
+        let space = self.payload.iter_mut().skip(self.looked);
+        space.zip(part).for_each(|(known, byte)| *known = *byte);
+        self.looked = PAYLOAD.min(self.looked + part.len());
+        self.skip -= part.len();
+    }
+
+    /// A frame is whole, or the preface.
+    fn ends(&mut self, told: &mut Told) {
+        (self.filled, self.looked) = (0, 0);
+        if self.before_first {
+            return;
+        }
+        let [_, _, _, kind, flags, ..] = self.head;
+        let [a, b, c, d, e, f, g, h] = std::mem::take(&mut self.payload);
+        match kind {
+            HEADERS | CONTINUATION => self.in_headers = flags & END_HEADERS == 0,
+            RST_STREAM => {
+                told.resets += 1;
+                told.faults += u32::from(is_fault(u32::from_be_bytes([a, b, c, d])));
+            }
+            GOAWAY => told.faults += u32::from(is_fault(u32::from_be_bytes([e, f, g, h]))),
+            _ => {}
         }
     }
+}
+
+/// Whether this code says that the other side broke the protocol (RFC 9113, 7): not those of an orderly end, of an error of
+/// one's own, and of what is refused or taken back.
+fn is_fault(code: u32) -> bool {
+    !matches!(
+        code,
+        NO_ERROR | INTERNAL_ERROR | REFUSED_STREAM | CANCEL | HTTP_1_1_REQUIRED
+    )
 }
 
 #[cfg(test)]
@@ -118,13 +169,37 @@ mod tests {
             ),
             (frame(HEADERS, END_HEADERS, 20)[..15].to_vec(), 0, true),
         ];
-        let (mut whole, mut pieces) = (Frames::new(), Frames::new());
+        let (mut whole, mut pieces) = (Frames::of_client(), Frames::of_client());
         for (bytes, resets, incomplete) in steps {
-            assert_eq!(whole.read(&bytes), resets);
-            assert_eq!(bytes.iter().map(|byte| pieces.read(&[*byte])).sum::<u32>(), resets);
+            assert_eq!(whole.read(&bytes).resets, resets);
+            assert_eq!(
+                bytes.iter().map(|byte| pieces.read(&[*byte]).resets).sum::<u32>(),
+                resets
+            );
             assert_eq!(
                 (whole.is_incomplete(), pieces.is_incomplete()),
                 (incomplete, incomplete)
+            );
+        }
+    }
+    #[test]
+    fn faults_are_told_by_their_code() {
+        let with_code = |kind: u8, at: usize, code: u8| {
+            let mut frame = frame(kind, 0, at + 4);
+            frame[FRAME_HEAD + at + 3] = code;
+            frame
+        };
+        for (bytes, faults) in [
+            (with_code(RST_STREAM, 0, 1), 1),
+            (with_code(RST_STREAM, 0, 8), 0),
+            (with_code(GOAWAY, 4, 0), 0),
+            ([with_code(GOAWAY, 4, 11), with_code(RST_STREAM, 0, 2)].concat(), 1),
+        ] {
+            assert_eq!(Frames::of_server().read(&bytes).faults, faults);
+            let mut pieces = Frames::of_server();
+            assert_eq!(
+                bytes.iter().map(|byte| pieces.read(&[*byte]).faults).sum::<u32>(),
+                faults
             );
         }
     }

@@ -23,12 +23,12 @@ use pingora::server::ShutdownWatch;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::connections::{Connections, Limit};
+use super::connections::{Connections, Limit, NoRequest};
 use super::deadline::Deadline;
 use super::refusal::Refusal;
 use crate::settings::Limits;
 use crate::traffic::chunks::Chunks;
-use crate::traffic::head::{HeadLimits, Judge, Verdict, empty_lines};
+use crate::traffic::head::{HeadLimits, Judge, Reason, Verdict, empty_lines};
 use crate::traffic::refused::Witness;
 
 pub(super) use next::{Next, PREFACE};
@@ -238,6 +238,20 @@ impl Wire {
         Pin::new(self.socket()?).poll_read(cx, buf)
     }
 
+    /// The first `n` bytes of these have been sent. What the parser of HTTP/2 refuses it tells the client alone.
+    fn wrote(&mut self, bufs: &[io::IoSlice<'_>], mut n: usize) {
+        let Phase::H2(connection) = &mut self.phase else {
+            return;
+        };
+        for buf in bufs {
+            let sent = buf.get(..n.min(buf.len())).unwrap_or_default();
+            n -= sent.len();
+            for _ in 0..connection.wrote(sent) {
+                self.judges.connections.count(NoRequest::Refused(Reason::Http2));
+            }
+        }
+    }
+
     /// A write that can't get on is given up after a while.
     fn unless_stalled<T>(&mut self, cx: &mut Context<'_>, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if result.is_ready() {
@@ -287,6 +301,9 @@ impl AsyncRead for Wire {
 impl AsyncWrite for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(self.socket()?).poll_write(cx, buf);
+        if let Poll::Ready(Ok(n)) = &written {
+            self.wrote(&[io::IoSlice::new(buf)], *n);
+        }
         self.unless_stalled(cx, written)
     }
 
@@ -296,6 +313,9 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(self.socket()?).poll_write_vectored(cx, bufs);
+        if let Poll::Ready(Ok(n)) = &written {
+            self.wrote(bufs, *n);
+        }
         self.unless_stalled(cx, written)
     }
 

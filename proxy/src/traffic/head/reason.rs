@@ -41,11 +41,13 @@ pub enum Reason {
     UnknownCoding,
     /// A chunk that isn't one (RFC 9112, 7.1).
     Chunk,
+    /// A client of HTTP/2 broke its protocol (RFC 9113, 5.4).
+    Http2,
 }
 
 impl Reason {
     /// All reasons, in the order of their metrics.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::RequestLine,
         Self::Tls,
         Self::Version,
@@ -65,6 +67,7 @@ impl Reason {
         Self::TransferCoding,
         Self::UnknownCoding,
         Self::Chunk,
+        Self::Http2,
     ];
 
     /// What records and metrics call it.
@@ -89,6 +92,7 @@ impl Reason {
             Self::TransferCoding => "transfer_encoding",
             Self::UnknownCoding => "unknown_coding",
             Self::Chunk => "chunk",
+            Self::Http2 => "http2",
         }
     }
 

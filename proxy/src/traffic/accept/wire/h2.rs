@@ -58,6 +58,7 @@ impl Wire {
 /// What is known of a connection of HTTP/2.
 pub(super) struct Connection {
     frames: Frames,
+    answers: Frames,
     pub(super) open: Arc<OpenStreams>,
     pub(super) digest: Option<Arc<ProxyDigest>>,
     /// Requests taken back since then.
@@ -89,7 +90,8 @@ impl Connection {
             Arc::new(ProxyDigest::new(Box::new(answer), Some(data)))
         });
         Self {
-            frames: Frames::new(),
+            frames: Frames::of_client(),
+            answers: Frames::of_server(),
             open,
             digest,
             resets: 0,
@@ -104,7 +106,7 @@ impl Connection {
 
     /// Takes note of what came, and says whether too many requests were taken back.
     fn read(&mut self, bytes: &[u8], resets_max: u32) -> bool {
-        let resets = self.frames.read(bytes);
+        let resets = self.frames.read(bytes).resets;
         if resets == 0 {
             return false;
         }
@@ -114,6 +116,11 @@ impl Connection {
         }
         self.resets = self.resets.saturating_add(resets);
         self.resets > resets_max
+    }
+
+    /// Takes note of what is sent, and says how many faults of the client it tells.
+    pub(super) fn wrote(&mut self, bytes: &[u8]) -> u32 {
+        self.answers.read(bytes).faults
     }
 
     /// Whether the process ends; if not yet, `cx` is to hear of it.
