@@ -12,7 +12,7 @@ use sidelog_record::Omitted;
 use super::decode;
 use super::redact::{Applied, Clean, Kind};
 use super::window::Window;
-use crate::generation::Policy;
+use crate::generation::policy::Policy;
 use crate::queue::exchange::{Body, Fields};
 use crate::queue::feed::Parts;
 

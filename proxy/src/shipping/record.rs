@@ -13,7 +13,8 @@ use sidelog_record::{Message, Record};
 
 use super::body;
 use super::redact::{Applied, Redactor};
-use crate::generation::{Generation, Policy};
+use crate::generation::Generation;
+use crate::generation::policy::Policy;
 use crate::queue::exchange::{Exchange, Fields};
 use crate::queue::grpc::Grpc;
 use crate::settings::Direction;

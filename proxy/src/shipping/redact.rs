@@ -18,7 +18,7 @@ use std::borrow::Cow;
 
 use aho_corasick::BuildError;
 
-use crate::generation::Policy;
+use crate::generation::policy::Policy;
 use crate::queue::feed::Feed;
 use crate::settings::{JsonPath, JsonRule, Redaction};
 

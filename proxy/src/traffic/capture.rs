@@ -18,7 +18,8 @@ use http::{HeaderMap, header};
 use sidelog_record::{End, Omitted};
 
 use super::count::Counter;
-use crate::generation::{Generation, Policy};
+use crate::generation::Generation;
+use crate::generation::policy::Policy;
 use crate::queue::Queue;
 use crate::queue::exchange::{Exchange, Fields, Request, Response, TraceContext, Version};
 use crate::queue::feed::Feed;
