@@ -19,7 +19,6 @@ use crate::settings::Settings;
 use crate::shipping::record;
 use crate::shipping::redact::Redactor;
 use crate::traffic::capture::{Budget, Capture, Recorder, RequestHead};
-use crate::traffic::route::Router;
 use crate::traffic::trace::{self, Sampling};
 use crate::traffic::traceparent::Traceparent;
 
@@ -46,16 +45,16 @@ pub fn explain(settings: Settings, input: &[u8]) -> anyhow::Result<String> {
     let recorder = Arc::new(Recorder {
         queue: Arc::clone(&queue),
         budget: Budget::new(settings.capture.memory_max.as_usize()),
-        generation: Arc::new(Generation::new(1, settings)),
     });
-    let generation = Arc::clone(&recorder.generation);
+    let generation = Arc::new(Generation::new(1, settings));
     let authority = request.fields.get(header::HOST).map_or(&b""[..], HeaderValue::as_bytes);
     let path = target.split('?').next().unwrap_or_default();
-    let route = Router::new(&generation.settings.routes).find(method, authority, path.as_bytes());
+    let route = generation.router().find(method, authority, path.as_bytes());
     let mut out = String::new();
     tell_policy(&generation, route, &mut out)?;
     pass(
         &recorder,
+        &generation,
         route,
         &request,
         response.as_ref(),
@@ -69,7 +68,7 @@ pub fn explain(settings: Settings, input: &[u8]) -> anyhow::Result<String> {
     };
     let (exchange, _) = Exchange::decode(taken.bytes()).context("the exchange could not be read back")?;
     if exchange.record {
-        let redactor = Redactor::new(&generation.settings.redaction)?.with_notes();
+        let redactor = Redactor::new()?.with_notes();
         let mut line = Vec::new();
         record::record(&exchange, &identity, &generation, &redactor).encode(&mut line);
         writeln!(out, "record: {}", String::from_utf8_lossy(&line))?;
@@ -103,31 +102,31 @@ fn tell_policy(generation: &Generation, route: Option<u32>, out: &mut String) ->
         capture.keep_bodies,
         capture.slow,
         capture.sample,
-        policy.redact(),
+        policy.redaction().is_some(),
     )
 }
 
 /// Captures the exchange as it would pass.
 fn pass(
     recorder: &Arc<Recorder>,
+    generation: &Arc<Generation>,
     route: Option<u32>,
     request: &Message<'_>,
     response: Option<&Message<'_>>,
     (method, target, authority): (&str, &str, &[u8]),
 ) -> anyhow::Result<()> {
     let mut ids = || rand::random();
-    let mode = recorder
-        .generation
-        .settings
-        .listeners
-        .first()
-        .map(|listener| listener.trace);
     let came = request.fields.get_all("traceparent").iter().map(HeaderValue::as_bytes);
     let sampling = Sampling {
         parent_based: true,
         share: 1.0,
     };
-    let decision = trace::decide(mode.unwrap_or_default(), Traceparent::only(came), sampling, &mut ids);
+    let decision = trace::decide(
+        generation.listener(0).trace,
+        Traceparent::only(came),
+        sampling,
+        &mut ids,
+    );
     let head = RequestHead {
         version: Version::Http11,
         method: method.as_bytes(),
@@ -138,7 +137,7 @@ fn pass(
         client: None,
         forwarded_for: None,
     };
-    let mut capture = Capture::new(recorder, 0, route, decision.context, &head);
+    let mut capture = Capture::new(recorder, Arc::clone(generation), 0, route, decision.context, &head);
     capture.request_body(request.body);
     let status = response.map(Message::status).transpose()?;
     if let (Some(response), Some(status)) = (response, status) {

@@ -44,14 +44,13 @@ pub mod settings;
 pub mod shipping;
 pub mod traffic;
 
-use generation::Generation;
+use generation::Generations;
 use metrics::{Metrics, Sources};
 use queue::{Queue, QueueLimits};
 use settings::Settings;
 use shipping::record::Identity;
 use shipping::{Setup, Shipping};
 use traffic::capture::{Budget, Recorder};
-use traffic::watched::Watch;
 use traffic::{Bound, Traffic};
 
 /// The part of the shutdown deadline that is kept for shipping what the last exchanges left: a fifth.
@@ -69,8 +68,8 @@ pub fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Sidecar {
     settings: Settings,
+    generations: Arc<Generations>,
     listeners: Vec<Bound>,
-    watch: Arc<Watch>,
     admin: Admin,
 }
 
@@ -80,18 +79,18 @@ impl Sidecar {
     /// # Errors
     /// When an address can't be bound, or a certificate that the settings name can't be used.
     pub fn bind(settings: Settings) -> anyhow::Result<Self> {
-        let watch = Arc::<Watch>::default();
+        let generations = Arc::new(Generations::begin(settings.clone())?);
         let listeners = settings
             .listeners
             .iter()
             .enumerate()
-            .map(|(index, listener)| Bound::bind(&settings, index, listener, &watch))
+            .map(|(index, listener)| Bound::bind(index, listener, generations.watch()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let admin = Admin::bind(settings.admin.address)?;
         Ok(Self {
             settings,
+            generations,
             listeners,
-            watch,
             admin,
         })
     }
@@ -113,8 +112,8 @@ impl Sidecar {
     pub fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
         let Self {
             settings,
+            generations,
             listeners,
-            watch,
             admin,
         } = self;
         warn_of_unredacted(&settings);
@@ -123,7 +122,7 @@ impl Sidecar {
         let queue = Queue::new(queue_limits(&settings), settings.runtime.threads);
         let budget = Budget::new(settings.capture.memory_max.as_usize());
         let counted = Sources {
-            exchanges: Arc::default(),
+            exchanges: Arc::clone(generations.exchanges()),
             queue: Arc::clone(&queue),
             budget: Arc::clone(&budget),
             connections: Arc::default(),
@@ -131,16 +130,14 @@ impl Sidecar {
             spans: Arc::default(),
         };
         let metrics = Metrics::new(counted.clone(), &settings);
-        let generation = Arc::new(Generation::counted(1, settings, &counted.exchanges));
         let recorder = Arc::new(Recorder {
             queue: Arc::clone(&queue),
-            generation: Arc::clone(&generation),
             budget,
         });
 
         let port = listeners.first().map_or(0, |bound| bound.address().port());
         let shipping = Shipping::start(Setup {
-            generation: Arc::clone(&generation),
+            settings,
             identity,
             port,
             queue: Arc::clone(&queue),
@@ -149,7 +146,7 @@ impl Sidecar {
             shutdown: shutdown.clone(),
         })?;
         tell_addresses(&listeners, &admin);
-        let traffic = Traffic::start(listeners, watch, recorder, counted.connections, shutdown.clone())?;
+        let traffic = Traffic::start(listeners, generations, recorder, counted.connections, shutdown.clone())?;
 
         let serving = Arc::new(AtomicBool::new(true));
         let ready = Arc::clone(&serving);

@@ -14,6 +14,8 @@
 //!   `an_offer_below_the_mark_wakes_nobody`).
 //! - A buffer that is lost on the way, as by a panic, gives its capacity back (`a_buffer_that_is_lost_gives_its_memory_back`).
 //! - Every record offered is queued or counted as dropped.
+//! - A buffer holds the generations of the exchanges in it, and no others: they are freed with it
+//!   (`a_buffer_holds_the_generations_of_its_exchanges`).
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
@@ -25,6 +27,7 @@ pub mod feed;
 pub mod grpc;
 pub mod ledger;
 
+use crate::generation::Generation;
 use exchange::Exchange;
 use ledger::{DropReason, Ledger, Stage};
 
@@ -67,6 +70,21 @@ struct Slot {
 struct Buffer {
     bytes: Vec<u8>,
     records: u64,
+    /// Those of the exchanges; but for a moment after a reload there is one.
+    generations: Vec<Arc<Generation>>,
+}
+
+impl Buffer {
+    fn generation(&self, number: u32) -> Option<&Arc<Generation>> {
+        self.generations.iter().rev().find(|one| one.number == number)
+    }
+
+    /// As it was before anything was in it; what it takes of memory it keeps.
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.records = 0;
+        self.generations.clear();
+    }
 }
 
 impl Queue {
@@ -82,8 +100,8 @@ impl Queue {
         })
     }
 
-    /// Queues an exchange, or counts why not. Never waits.
-    pub fn offer(&self, exchange: &Exchange<'_>) {
+    /// Queues an exchange that was served under `generation`, or counts why not. Never waits.
+    pub fn offer(&self, exchange: &Exchange<'_>, generation: &Arc<Generation>) {
         if exchange.record {
             self.ledger.offer();
         }
@@ -94,7 +112,7 @@ impl Queue {
         } else {
             exchange
         };
-        match self.push(exchange) {
+        match self.push(exchange, generation) {
             Ok(held) => self.wake_taker(held),
             Err(reason) if exchange.record => self.ledger.drop_at(Stage::Queued, reason, 1),
             Err(_) => {}
@@ -112,10 +130,13 @@ impl Queue {
     }
 
     /// Gives back how many bytes the buffer holds now.
-    fn push(&self, exchange: &Exchange<'_>) -> Result<usize, DropReason> {
+    fn push(&self, exchange: &Exchange<'_>, generation: &Arc<Generation>) -> Result<usize, DropReason> {
         let mut buffer = self.free_buffer().ok_or(DropReason::Contended)?;
         let len = exchange.encoded_len();
         self.make_room(&mut buffer.bytes, len).ok_or(DropReason::QueueFull)?;
+        if buffer.generation(generation.number).is_none() {
+            buffer.generations.push(Arc::clone(generation));
+        }
         exchange.encode(&mut buffer.bytes);
         buffer.records += u64::from(exchange.record);
         Ok(buffer.bytes.len())
@@ -186,6 +207,14 @@ impl Taken {
         &self.buffer.bytes
     }
 
+    /// The exchange that begins at `at`, the generation it was served under, and where the next one begins; `None` where
+    /// nothing can be read.
+    pub fn exchange(&self, at: usize) -> Option<(Exchange<'_>, &Generation, usize)> {
+        let (exchange, rest) = Exchange::decode(self.bytes().get(at..)?)?;
+        let generation = self.buffer.generation(exchange.generation)?;
+        Some((exchange, generation, self.bytes().len() - rest.len()))
+    }
+
     /// How many of them want a record.
     pub fn records(&self) -> u64 {
         self.buffer.records
@@ -235,8 +264,7 @@ impl Taker {
         if !oversized && !crowded && self.spare.bytes.capacity() == 0 {
             // What is left for `Taken` to drop has no capacity to give back.
             self.spare = std::mem::take(&mut taken.buffer);
-            self.spare.bytes.clear();
-            self.spare.records = 0;
+            self.spare.clear();
         }
     }
 
@@ -301,8 +329,9 @@ fn own_slot() -> usize {
 mod tests {
     use futures_util::FutureExt;
 
-    use super::exchange::tests::exchange;
+    use super::exchange::tests::{GENERATION, exchange};
     use super::*;
+    use crate::settings::Settings;
 
     const ROOMY: QueueLimits = QueueLimits {
         bodies_max_bytes: 8 << 20,
@@ -312,9 +341,9 @@ mod tests {
     fn drain(taker: &mut Taker) -> usize {
         let mut seen = 0;
         while let Some(taken) = taker.take() {
-            let mut bytes = taken.bytes();
-            while let Some((_, rest)) = Exchange::decode(bytes) {
-                bytes = rest;
+            let mut at = 0;
+            while let Some((_, _, next)) = taken.exchange(at) {
+                at = next;
                 seen += 1;
             }
             taker.put_back(taken);
@@ -326,7 +355,7 @@ mod tests {
     fn offer_goes_on_while_the_other_side_holds_a_buffer() {
         let queue = Queue::new(ROOMY, 1);
         let held = queue.slots[own_slot() % 2].buffers[0].lock().unwrap();
-        queue.offer(&exchange(b"{}"));
+        queue.offer(&exchange(b"{}"), &GENERATION);
         drop(held);
         assert_eq!(queue.ledger().balance().dropped_total(), 0);
         assert_eq!(drain(&mut Taker::new(Arc::clone(&queue))), 1);
@@ -341,7 +370,7 @@ mod tests {
             .flat_map(|slot| &slot.buffers)
             .map(|b| b.lock().unwrap())
             .collect();
-        queue.offer(&exchange(b"{}"));
+        queue.offer(&exchange(b"{}"), &GENERATION);
         drop(held);
         let balance = queue.ledger().balance();
         assert_eq!(balance.dropped[DropReason::Contended as usize], 1);
@@ -357,7 +386,7 @@ mod tests {
         let queue = Queue::new(limits, 2);
         let body = vec![b'x'; 1000];
         for _ in 0..10_000 {
-            queue.offer(&exchange(&body));
+            queue.offer(&exchange(&body), &GENERATION);
             let held: usize = queue
                 .slots
                 .iter()
@@ -381,8 +410,8 @@ mod tests {
             },
             1,
         );
-        queue.offer(&exchange(b"first"));
-        queue.offer(&exchange(b"second"));
+        queue.offer(&exchange(b"first"), &GENERATION);
+        queue.offer(&exchange(b"second"), &GENERATION);
         let mut taker = Taker::new(queue);
         let taken = taker.take().unwrap();
         let (_, rest) = Exchange::decode(taken.bytes()).unwrap();
@@ -397,10 +426,10 @@ mod tests {
         let queue = Queue::new(ROOMY, 1);
         let mut taker = Taker::new(Arc::clone(&queue));
         let body = vec![b'x'; 1 << 20];
-        queue.offer(&exchange(&body));
+        queue.offer(&exchange(&body), &GENERATION);
         assert_eq!(drain(&mut taker), 1);
         for _ in 0..8 {
-            queue.offer(&exchange(b"{}"));
+            queue.offer(&exchange(b"{}"), &GENERATION);
             assert_eq!(drain(&mut taker), 1);
         }
         assert!(
@@ -422,15 +451,15 @@ mod tests {
             let queue = Queue::new(limits, 1);
             let mut taker = Taker::new(Arc::clone(&queue));
             for body in bodies {
-                queue.offer(&exchange(body));
+                queue.offer(&exchange(body), &GENERATION);
                 drain(&mut taker);
             }
-            (0..3_000).for_each(|_| queue.offer(&exchange(&small)));
+            (0..3_000).for_each(|_| queue.offer(&exchange(&small), &GENERATION));
             assert!(queue.ledger().balance().dropped_total() > 0);
             drain(&mut taker);
             let dropped = queue.ledger().balance().dropped_total();
             for _ in 0..100 {
-                queue.offer(&exchange(&large));
+                queue.offer(&exchange(&large), &GENERATION);
                 drain(&mut taker);
             }
             assert_eq!(
@@ -446,7 +475,7 @@ mod tests {
     fn a_buffer_that_is_lost_gives_its_memory_back() {
         let queue = Queue::new(ROOMY, 1);
         let mut taker = Taker::new(Arc::clone(&queue));
-        queue.offer(&exchange(&vec![b'x'; 1 << 20]));
+        queue.offer(&exchange(&vec![b'x'; 1 << 20]), &GENERATION);
         let taken = taker.take().unwrap();
         assert!(queue.used_bytes() > 1 << 20);
         drop(taken);
@@ -464,7 +493,7 @@ mod tests {
         })
         .join()
         .unwrap_err();
-        queue.offer(&exchange(b"{}"));
+        queue.offer(&exchange(b"{}"), &GENERATION);
         assert_eq!(drain(&mut Taker::new(queue)), 1);
     }
 
@@ -474,7 +503,7 @@ mod tests {
         let threads: Vec<_> = (0..4)
             .map(|_| {
                 let queue = Arc::clone(&queue);
-                std::thread::spawn(move || (0..5_000).for_each(|_| queue.offer(&exchange(b"{\"a\":1}"))))
+                std::thread::spawn(move || (0..5_000).for_each(|_| queue.offer(&exchange(b"{\"a\":1}"), &GENERATION)))
             })
             .collect();
         let mut taker = Taker::new(Arc::clone(&queue));
@@ -490,13 +519,39 @@ mod tests {
         assert!(taker.is_empty());
     }
 
+    #[test]
+    fn a_buffer_holds_the_generations_of_its_exchanges() {
+        let queue = Queue::new(ROOMY, 1);
+        let generations: Vec<_> = (1..=2)
+            .map(|number| Arc::new(Generation::new(number, Settings::default())))
+            .collect();
+        for generation in generations.iter().chain(&generations) {
+            let mut seen = exchange(b"{}");
+            seen.generation = generation.number;
+            queue.offer(&seen, generation);
+        }
+        let held = || generations.iter().map(Arc::strong_count).collect::<Vec<_>>();
+        assert_eq!(held(), [2, 2], "each once");
+        let mut taker = Taker::new(queue);
+        let taken = taker.take().unwrap();
+        let mut at = 0;
+        for number in [1, 2, 1, 2] {
+            let (_, generation, next) = taken.exchange(at).unwrap();
+            assert_eq!(generation.number, number);
+            at = next;
+        }
+        assert!(taken.exchange(at).is_none() && at == taken.bytes().len());
+        taker.put_back(taken);
+        assert_eq!(held(), [1, 1], "the spare buffer holds none");
+    }
+
     /// Offers one exchange of so many bytes while the taker waits for a buffer that holds `mark`.
     async fn is_woken(mark: usize, body: usize) -> bool {
         let queue = Queue::new(ROOMY, 1);
         let taker = Taker::new(Arc::clone(&queue));
         let mut woken = std::pin::pin!(taker.holds(mark));
         assert!(futures_util::poll!(&mut woken).is_pending());
-        queue.offer(&exchange(&vec![b'x'; body]));
+        queue.offer(&exchange(&vec![b'x'; body]), &GENERATION);
         futures_util::poll!(woken).is_ready()
     }
 
@@ -517,7 +572,7 @@ mod tests {
         let queue = Queue::new(ROOMY, 1);
         let taker = Taker::new(Arc::clone(&queue));
         assert!(taker.holds(1).now_or_never().is_none());
-        queue.offer(&exchange(b"{}"));
+        queue.offer(&exchange(b"{}"), &GENERATION);
         assert!(queue.wake.notified().now_or_never().is_none());
     }
 }

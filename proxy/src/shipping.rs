@@ -19,6 +19,8 @@
 //! - Nothing here is known to the request path, and the other way round: both know only the queue
 //!   (`tests/layout.rs`).
 //! - When neither NATS nor the disk has room the queue is left to fill; memory is bounded by its limit and the window.
+//! - An exchange is redacted by the rules of the generation it was served under, whichever is in force by then
+//!   (`secrets_are_taken_out_by_the_exchange_s_own_generation`).
 //! - A record that was taken is shipped, spooled or counted as dropped, also at the end.
 //! - A panic costs the exchange it was about and the open frame, counted; the thread goes on
 //!   (`a_panic_costs_what_was_in_hand_and_is_counted`, `the_thread_goes_on_after_a_panic`).
@@ -57,6 +59,7 @@ use crate::generation::Generation;
 use crate::queue::exchange::Exchange;
 use crate::queue::ledger::{DropReason, Stage};
 use crate::queue::{Queue, Taken, Taker};
+use crate::settings::Settings;
 use counts::Counts;
 use delivery::Delivery;
 use loss::{LossWatch, wall_clock};
@@ -78,8 +81,8 @@ const AFTER_PANIC: Duration = Duration::from_millis(100);
 /// What shipping is started with.
 #[derive(Debug)]
 pub struct Setup {
-    /// The configuration.
-    pub generation: Arc<Generation>,
+    /// The settings at the start: what shipping reads of them no reload changes.
+    pub settings: Settings,
     /// Whose records they are.
     pub identity: Identity,
     /// The first listener's port, which tells this proxy's spool from others'.
@@ -111,7 +114,7 @@ impl Shipping {
             .enable_all()
             .build()
             .context("failed to start the shipping runtime")?;
-        let settings = &setup.generation.settings;
+        let settings = &setup.settings;
         let (connection, exporter) = runtime.block_on(async {
             let connection =
                 nats::connect(&settings.nats, &format!("sidelog-proxy {}", setup.identity.service)).await?;
@@ -122,7 +125,7 @@ impl Shipping {
                 .transpose()?;
             anyhow::Ok((connection, exporter))
         })?;
-        let redactor = Redactor::new(&settings.redaction).context("failed to build the redaction")?;
+        let redactor = Redactor::new().context("failed to build the redaction")?;
         let (finish, finishing) = watch::channel(None);
         let thread = std::thread::Builder::new()
             .name("shipping".to_owned())
@@ -148,7 +151,7 @@ impl Shipping {
 
 /// All state of the thread.
 struct Shipper {
-    generation: Arc<Generation>,
+    settings: Settings,
     identity: Identity,
     redactor: Redactor,
     queue: Arc<Queue>,
@@ -170,7 +173,7 @@ struct Shipper {
 
 impl Shipper {
     fn new(setup: Setup, connection: Connection, exporter: Option<Otlp>, redactor: Redactor) -> Self {
-        let settings = &setup.generation.settings;
+        let settings = &setup.settings;
         let (queue, counts) = (setup.queue, setup.counts);
         counts.ships_over(connection.clone());
         Self {
@@ -178,7 +181,7 @@ impl Shipper {
             taker: Taker::new(Arc::clone(&queue)),
             reading: None,
             unread: 0,
-            frame: builder(&setup.generation),
+            frame: builder(settings),
             opened: None,
             delivery: Delivery::new(connection, settings, setup.port, &queue, Arc::clone(&counts)),
             losses: LossWatch::new(Arc::clone(queue.ledger())),
@@ -186,7 +189,7 @@ impl Shipper {
             counts,
             pace: Pace::new(Instant::now()),
             shutdown: setup.shutdown,
-            generation: setup.generation,
+            settings: setup.settings,
             identity: setup.identity,
             queue,
         }
@@ -234,14 +237,14 @@ impl Shipper {
     fn work(&mut self, is_ending: bool) {
         #[cfg(test)]
         tests::trip_once();
-        let frame_max = self.generation.settings.frame.max_bytes.as_usize();
+        let frame_max = self.settings.frame.max_bytes.as_usize();
         self.frame.set_max_bytes(frame_max.min(self.delivery.message_max()));
         self.read();
         let must_not_linger = is_ending || self.shutdown.is_draining();
         let linger = if must_not_linger {
             Duration::ZERO
         } else {
-            self.generation.settings.frame.linger
+            self.settings.frame.linger
         };
         if self.opened.is_some_and(|opened| opened.elapsed() >= linger) {
             let frame = self.frame.close();
@@ -261,23 +264,19 @@ impl Shipper {
     fn read(&mut self) {
         while self.delivery.has_room() {
             let Some((taken, at)) = self.next_buffer() else { return };
-            match taken
-                .bytes()
-                .get(at..)
-                .filter(|rest| !rest.is_empty())
-                .map(Exchange::decode)
-            {
-                None => self.taker.put_back(taken),
-                Some(Some((exchange, rest))) => {
-                    let next = taken.bytes().len() - rest.len();
-                    self.unread = self.unread.saturating_sub(u64::from(exchange.record));
-                    let shipped = catch_unwind(AssertUnwindSafe(|| self.ship(&exchange)));
-                    self.reading = Some((taken, next));
-                    if shipped.is_err() {
-                        self.drop_torn();
-                    }
-                }
-                Some(None) => self.unreadable(taken),
+            if at >= taken.bytes().len() {
+                self.taker.put_back(taken);
+                continue;
+            }
+            let Some((exchange, generation, next)) = taken.exchange(at) else {
+                self.unreadable(taken);
+                continue;
+            };
+            self.unread = self.unread.saturating_sub(u64::from(exchange.record));
+            let shipped = catch_unwind(AssertUnwindSafe(|| self.ship(&exchange, generation)));
+            self.reading = Some((taken, next));
+            if shipped.is_err() {
+                self.drop_torn();
             }
         }
     }
@@ -291,18 +290,18 @@ impl Shipper {
         })
     }
 
-    fn ship(&mut self, exchange: &Exchange<'_>) {
+    fn ship(&mut self, exchange: &Exchange<'_>, generation: &Generation) {
         #[cfg(test)]
         tests::trip(exchange);
         if let Some(spans) = self.spans.as_mut().filter(|_| exchange.trace.span) {
-            spans.push(span::span(exchange, &self.generation, &self.redactor));
+            spans.push(span::span(exchange, generation, &self.redactor));
         }
         if !exchange.record {
             return;
         }
         // What was taken out of the span is taken out of the record, too, and counts once.
         self.redactor.take_tally();
-        let record = record::record(exchange, &self.identity, &self.generation, &self.redactor);
+        let record = record::record(exchange, &self.identity, generation, &self.redactor);
         self.counts.recorded(&record, self.redactor.take_tally());
         let full = self.frame.push(&record);
         self.opened.get_or_insert_with(Instant::now);
@@ -343,7 +342,7 @@ impl Shipper {
         if self.reading.is_none() {
             self.unread = 0;
         }
-        self.frame = builder(&self.generation);
+        self.frame = builder(&self.settings);
         self.opened = None;
         let ledger = self.queue.ledger();
         let lost = ledger.balance().building.saturating_sub(self.unread);
@@ -363,7 +362,7 @@ impl Shipper {
 
     /// When there is something to do though nothing comes.
     fn due(&self, now: Instant) -> Instant {
-        let linger = self.generation.settings.frame.linger;
+        let linger = self.settings.frame.linger;
         let frame = self.opened.and_then(|opened| opened.checked_add(linger));
         let spans = self.spans.as_ref().and_then(Spans::due);
         let is_waiting = !self.delivery.is_idle() || self.losses.is_waiting();
@@ -379,7 +378,7 @@ impl Shipper {
         let spans_deadline = deadline.min(begun + SPANS_AT_END);
         let time = deadline.saturating_duration_since(begun);
         let save_from = deadline - SAVING_AT_END.min(time / 4);
-        let patience = self.generation.settings.publish.ack_timeout;
+        let patience = self.settings.publish.ack_timeout;
         self.losses.note(begun, wall_clock());
         loop {
             let now = Instant::now();
@@ -413,13 +412,12 @@ impl Shipper {
     /// collector.
     fn count_rest(&mut self) {
         let mut lost = self.delivery.give_up(DropReason::Shutdown);
-        while let Some((taken, at)) = self.next_buffer() {
-            let mut rest = taken.bytes().get(at..).unwrap_or_default();
-            while let Some((exchange, next)) = Exchange::decode(rest) {
+        while let Some((taken, mut at)) = self.next_buffer() {
+            while let Some((exchange, generation, next)) = taken.exchange(at) {
                 if let Some(spans) = self.spans.as_mut().filter(|_| exchange.trace.span) {
-                    spans.push(span::span(&exchange, &self.generation, &self.redactor));
+                    spans.push(span::span(&exchange, generation, &self.redactor));
                 }
-                rest = next;
+                at = next;
             }
             self.taker.put_back(taken);
         }
@@ -437,8 +435,8 @@ impl Shipper {
 }
 
 /// A builder of frames as they are set.
-fn builder(generation: &Generation) -> FrameBuilder {
-    let frame = &generation.settings.frame;
+fn builder(settings: &Settings) -> FrameBuilder {
+    let frame = &settings.frame;
     FrameBuilder::new(frame.max_records, frame.max_bytes.as_usize())
 }
 
@@ -454,8 +452,8 @@ async fn next_export(spans: &mut Option<Spans<Otlp>>) {
 mod tests {
     use super::*;
     use crate::queue::QueueLimits;
-    use crate::queue::exchange::tests::exchange;
-    use crate::settings::Settings;
+    use crate::queue::exchange::Fields;
+    use crate::queue::exchange::tests::{GENERATION, exchange};
 
     thread_local!(static TRIP: std::cell::Cell<bool> = const { std::cell::Cell::new(false) });
 
@@ -480,7 +478,7 @@ mod tests {
         };
         let connection = nats::connect(&settings.nats, "test").await.unwrap();
         let setup = Setup {
-            generation: Arc::new(Generation::new(1, settings)),
+            settings,
             identity: Identity {
                 service: "api".to_owned(),
                 version: None,
@@ -493,7 +491,7 @@ mod tests {
             spans: Arc::default(),
             shutdown: Shutdown::new(),
         };
-        let redactor = Redactor::new(&setup.generation.settings.redaction).unwrap();
+        let redactor = Redactor::new().unwrap();
         Shipper::new(setup, connection, None, redactor)
     }
 
@@ -504,7 +502,7 @@ mod tests {
         let mut bad = exchange(b"{}");
         bad.request.target = b"/trip";
         for exchange in [&exchange(b"{}"), &bad, &exchange(b"{}"), &exchange(b"{}")] {
-            shipper.queue.offer(exchange);
+            shipper.queue.offer(exchange, &GENERATION);
         }
         shipper.read();
         let balance = shipper.queue.ledger().balance();
@@ -515,11 +513,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn secrets_are_taken_out_by_the_exchange_s_own_generation() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut shipper = shipper(folder.path()).await;
+        let mut fields = Vec::new();
+        Fields::push(&mut fields, b"content-type", b"application/json");
+        for (number, secret) in [(1, "one"), (2, "two"), (1, "one")] {
+            let mut settings = Settings::default();
+            settings.redaction.json = vec![secret.parse().unwrap()];
+            let mut seen = exchange(br#"{"one":"1","two":"2"}"#);
+            seen.generation = number;
+            (seen.request.fields, seen.response.fields) = (Fields(&fields), Fields(&fields));
+            let generation = Arc::new(Generation::new(number, settings));
+            shipper.queue.offer(&seen, &generation);
+        }
+        shipper.read();
+        let frame = shipper.frame.close().unwrap();
+        let told = String::from_utf8(frame.payload.to_vec()).unwrap();
+        let bodies = told.matches(r#"{\"one\":\"REDACTED\",\"two\":\"2\"}"#).count();
+        let others = told.matches(r#"{\"one\":\"1\",\"two\":\"REDACTED\"}"#).count();
+        assert_eq!((bodies, others), (4, 2), "{told}");
+    }
+
+    #[tokio::test]
     async fn the_thread_goes_on_after_a_panic() {
         let folder = tempfile::tempdir().unwrap();
         let shipper = shipper(folder.path()).await;
         let (queue, counts) = (Arc::clone(&shipper.queue), Arc::clone(&shipper.counts));
-        (0..100).for_each(|_| queue.offer(&exchange(b"{}")));
+        (0..100).for_each(|_| queue.offer(&exchange(b"{}"), &GENERATION));
         TRIP.set(true);
         let (finish, finishing) = watch::channel(None);
         let finishing_later = async {
@@ -538,7 +559,7 @@ mod tests {
     async fn nothing_lingers_from_the_drain_on() {
         let folder = tempfile::tempdir().unwrap();
         let mut shipper = shipper(folder.path()).await;
-        shipper.queue.offer(&exchange(b"{}"));
+        shipper.queue.offer(&exchange(b"{}"), &GENERATION);
         shipper.work(false);
         assert_eq!(shipper.frame.count(), 1, "a frame lingers");
         shipper.shutdown.drain();
@@ -551,7 +572,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut shipper = shipper(folder.path()).await;
         let ledger = Arc::clone(shipper.queue.ledger());
-        (0..1_000).for_each(|_| shipper.queue.offer(&exchange(b"{}")));
+        (0..1_000).for_each(|_| shipper.queue.offer(&exchange(b"{}"), &GENERATION));
         shipper.recover().await;
         shipper.end(Instant::now() + Duration::from_secs(60)).await;
         let balance = ledger.balance();

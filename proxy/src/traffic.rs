@@ -15,9 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use pingora::apps::HttpServerOptions;
 use pingora::listeners::ListenerConfig;
-use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::protocols::l4::stream::L4BufferSettings;
 use pingora::proxy::http_proxy;
 use pingora::server::configuration::ServerConf;
@@ -50,13 +48,14 @@ pub mod traceparent;
 pub mod tracestate;
 pub mod watched;
 
+use crate::generation::Generations;
 use crate::settings::{Listener, Settings};
 use accept::{Accept, Connections};
 use capture::Recorder;
 use closing::Closing;
 use peer::Upstreams;
 use refused::Front;
-use route::Router;
+use resolve::Resolvers;
 use service::Proxy;
 use tls::ServerTls;
 use watched::Watch;
@@ -65,40 +64,28 @@ use watched::Watch;
 const ATTEMPTS: usize = 4;
 /// How often a drain looks whether the last connection has closed.
 const LOOK: Duration = Duration::from_millis(5);
-/// What one stream of HTTP/2 holds of an answer that its client doesn't take, in bytes.
-const H2_SEND_BUFFER: usize = 64 * 1024;
 
 /// A listener whose socket is bound.
 #[derive(Debug)]
 pub struct Bound {
     socket: TcpListener,
     address: SocketAddr,
-    listener: Listener,
-    files: OfFiles,
-}
-
-/// What a listener makes of files.
-#[derive(Debug)]
-struct OfFiles {
     tls: Option<Arc<ServerTls>>,
-    upstreams: Upstreams,
 }
 
-impl OfFiles {
-    fn load(settings: &Settings, index: usize, listener: &Listener, watch: &Watch) -> anyhow::Result<Self> {
-        Ok(Self {
-            tls: ServerTls::load(&format!("listeners.{index}.tls"), &listener.tls, watch)?,
-            upstreams: Upstreams::load(settings, index, listener, watch)?,
-        })
-    }
+/// TLS of the listener with this index.
+fn server_tls(index: usize, listener: &Listener, watch: &Watch) -> anyhow::Result<Option<Arc<ServerTls>>> {
+    ServerTls::load(&format!("listeners.{index}.tls"), &listener.tls, watch)
 }
 
 /// What is wrong with the files that the settings of listeners and upstreams name, the first for each listener.
 pub fn misfits(settings: &Settings) -> Vec<anyhow::Error> {
-    let listeners = settings.listeners.iter().enumerate();
+    let (watch, resolvers) = (Watch::default(), Resolvers::default());
     let mut told: Vec<anyhow::Error> = Vec::new();
-    for (index, listener) in listeners {
-        if let Err(error) = OfFiles::load(settings, index, listener, &Watch::default()) {
+    for (index, listener) in settings.listeners.iter().enumerate() {
+        let loaded = server_tls(index, listener, &watch)
+            .and_then(|_| Upstreams::load(settings, index, listener, &watch, &resolvers));
+        if let Err(error) = loaded {
             // A route's file is each listener's.
             if !told.iter().any(|other| other.to_string() == error.to_string()) {
                 told.push(error);
@@ -109,12 +96,12 @@ pub fn misfits(settings: &Settings) -> Vec<anyhow::Error> {
 }
 
 impl Bound {
-    /// Binds the socket of the listener with this index; the files that it names are followed by `watch`.
+    /// Binds the socket of the listener with this index; its certificates are followed by `watch`.
     ///
     /// # Errors
     /// When a file can't be used, or the address is taken or not ours; the message says which, and what to do.
-    pub fn bind(settings: &Settings, index: usize, listener: &Listener, watch: &Watch) -> anyhow::Result<Self> {
-        let files = OfFiles::load(settings, index, listener, watch)?;
+    pub fn bind(index: usize, listener: &Listener, watch: &Watch) -> anyhow::Result<Self> {
+        let tls = server_tls(index, listener, watch)?;
         let bound = TcpListener::bind(listener.address).and_then(|socket| {
             socket.set_nonblocking(true)?;
             let address = socket.local_addr()?;
@@ -124,12 +111,7 @@ impl Bound {
             let address = listener.address;
             format!("failed to bind {address} (listeners.address); set PORT or listeners.address to a free one")
         })?;
-        Ok(Self {
-            socket,
-            address,
-            listener: listener.clone(),
-            files,
-        })
+        Ok(Self { socket, address, tls })
     }
 
     /// The address that is bound, with its real port.
@@ -152,19 +134,19 @@ impl Traffic {
     /// When the threads can't be started.
     pub fn start(
         bound: Vec<Bound>,
-        watch: Arc<Watch>,
+        generations: Arc<Generations>,
         recorder: Arc<Recorder>,
         connections: Arc<Connections>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
-        let runtime =
-            runtime(recorder.generation.settings.runtime.threads).context("failed to start the traffic runtime")?;
+        let threads = generations.in_force().settings.runtime.threads;
+        let runtime = runtime(threads).context("failed to start the traffic runtime")?;
         let (stop, stopping) = watch::channel(None);
         let thread = std::thread::Builder::new()
             .name("traffic".to_owned())
             .spawn(move || {
-                runtime.spawn(watch.follow());
-                runtime.block_on(serve(bound, &recorder, &connections, &shutdown, stopping));
+                runtime.spawn(Arc::clone(generations.watch()).follow());
+                runtime.block_on(serve(bound, &generations, &recorder, &connections, &shutdown, stopping));
                 // Whatever is still open is cut here; each exchange hands itself over as it is dropped.
                 runtime.shutdown_timeout(Duration::ZERO);
             })
@@ -195,6 +177,7 @@ fn runtime(threads: usize) -> std::io::Result<tokio::runtime::Runtime> {
 
 async fn serve(
     bound: Vec<Bound>,
+    generations: &Arc<Generations>,
     recorder: &Arc<Recorder>,
     connections: &Arc<Connections>,
     ending: &Shutdown,
@@ -202,11 +185,10 @@ async fn serve(
 ) {
     let (shutdown, watch) = watch::channel(false);
     let closing = Closing::new(ending.clone());
-    let router = Arc::new(Router::new(&recorder.generation.settings.routes));
     let services: Vec<_> = (0..)
         .zip(bound)
         .map(|(index, bound)| {
-            let (mut service, fds) = listening(index, bound, recorder, &router, connections, &closing);
+            let (mut service, fds) = listening(index, bound, generations, recorder, connections, &closing);
             let watch = watch.clone();
             tokio::spawn(async move { service.start_service(Some(fds), watch, 1).await })
         })
@@ -229,37 +211,21 @@ async fn serve(
 fn listening(
     index: u16,
     bound: Bound,
+    generations: &Arc<Generations>,
     recorder: &Arc<Recorder>,
-    router: &Arc<Router>,
     connections: &Arc<Connections>,
     closing: &Closing,
 ) -> (Service<Accept<pingora::proxy::HttpProxy<Proxy>>>, ListenFds) {
-    let settings = &recorder.generation.settings;
     let name = bound.address.to_string();
     let mut fds = Fds::new();
     fds.add(name.clone(), bound.socket.into_raw_fd());
-    let OfFiles { tls, upstreams } = bound.files;
-    let proxy = Proxy::new(recorder, router, closing, upstreams, &bound.listener, index);
-    let mut proxy = http_proxy(&conf(settings), proxy);
-    let mut options = HttpServerOptions::default();
-    options.h2c = true;
-    options.h2_idle_timeout = Some(settings.limits.downstream_idle_timeout);
-    proxy.server_options = Some(options);
-    let mut h2 = default_h2_options();
-    let window = u32::try_from(settings.limits.h2_window.bytes()).unwrap_or(u32::MAX >> 1);
-    h2.initial_window_size(window)
-        .initial_connection_window_size(window)
-        .max_send_buffer_size(H2_SEND_BUFFER)
-        .max_header_list_size(u32::try_from(settings.limits.header_max.bytes()).unwrap_or(u32::MAX))
-        .max_concurrent_streams(settings.limits.h2_streams_max);
-    proxy.h2_options = Some(h2);
-    let front = Arc::new(Front::new(recorder, router, index));
+    let proxy = Proxy::new(recorder, generations, closing, index);
     let accept = Accept::new(
-        proxy,
+        http_proxy(&conf(&generations.in_force().settings), proxy),
         Arc::clone(connections),
-        Arc::clone(recorder),
-        front,
-        tls,
+        Arc::clone(generations),
+        Arc::new(Front::new(recorder, index)),
+        bound.tls,
         closing.clone(),
     );
     let mut service = Service::new(name.clone(), accept);

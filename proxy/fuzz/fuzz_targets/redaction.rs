@@ -5,7 +5,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use sidelog_proxy::generation::Generation;
-use sidelog_proxy::settings::{Redaction, Settings};
+use sidelog_proxy::settings::Settings;
 use sidelog_proxy::shipping::redact::{Kind, Redactor};
 
 const KINDS: [Kind; 7] = [
@@ -21,7 +21,7 @@ const KINDS: [Kind; 7] = [
 fuzz_target!(|input: (u8, bool, &str)| {
     let (kind, cut, text) = input;
     let generation = Generation::new(1, Settings::default());
-    let Ok(redactor) = Redactor::new(&Redaction::default()) else { return };
+    let Ok(redactor) = Redactor::new() else { return };
     let rules = redactor.under(generation.policy(None));
     let kind = KINDS[usize::from(kind) % KINDS.len()];
     let clean = rules.body(kind, text, cut);

@@ -1,27 +1,33 @@
 //! What is recorded of the exchanges of a route.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sidelog_record::End;
 
 use crate::settings::{Capture, KeepBodies};
+use crate::shipping::redact::Rules;
 
 /// What is recorded of an exchange.
 #[derive(Debug)]
 pub struct Policy {
     capture: Capture,
     types: Vec<TypePattern>,
-    redact: bool,
+    redaction: Option<Arc<Rules>>,
 }
 
 impl Policy {
-    pub(super) fn new(capture: Capture, redact: bool) -> Self {
+    pub(super) fn new(capture: Capture, redaction: Option<Arc<Rules>>) -> Self {
         let types = capture
             .content_types
             .iter()
             .map(|pattern| TypePattern::new(pattern))
             .collect();
-        Self { capture, types, redact }
+        Self {
+            capture,
+            types,
+            redaction,
+        }
     }
 
     /// What the configuration says for it.
@@ -75,9 +81,9 @@ impl Policy {
         self.capture.keep_bodies == KeepBodies::Never
     }
 
-    /// Whether secrets are taken out.
-    pub fn redact(&self) -> bool {
-        self.redact
+    /// The rules by which secrets are taken out, beside the built-in ones; `None` where nothing is.
+    pub fn redaction(&self) -> Option<&Rules> {
+        self.redaction.as_deref()
     }
 
     /// Bytes of a body that are recorded at most.
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn content_types_match_by_essence_in_any_case() {
-        let policy = Policy::new(Capture::default(), true);
+        let policy = Policy::new(Capture::default(), None);
         for recorded in [
             "application/json",
             "Application/JSON; charset=utf-8",
@@ -174,7 +180,7 @@ mod tests {
                 sample,
                 ..Capture::default()
             },
-            true,
+            None,
         );
         let recorded = |id: u32| policy.records(u128::from(id).to_be_bytes(), End::Complete, Some(200));
         let count = (0..10_000).filter(|id| recorded(*id)).count();
@@ -191,7 +197,7 @@ mod tests {
                     keep_bodies,
                     ..Capture::default()
                 },
-                true,
+                None,
             );
             policy.keeps_bodies(End::Complete, Some(status), Duration::from_millis(millis))
         };

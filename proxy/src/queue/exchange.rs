@@ -478,8 +478,16 @@ impl<'a> Reader<'a> {
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::sync::{Arc, LazyLock};
+
     use super::*;
+    use crate::generation::Generation;
+    use crate::settings::Settings;
     use proptest::prelude::*;
+
+    /// The one that exchanges of tests are under.
+    pub(crate) static GENERATION: LazyLock<Arc<Generation>> =
+        LazyLock::new(|| Arc::new(Generation::new(1, Settings::default())));
 
     /// A small exchange with `body` in both directions.
     pub(crate) fn exchange(body: &[u8]) -> Exchange<'_> {

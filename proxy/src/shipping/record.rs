@@ -205,7 +205,7 @@ mod tests {
 
     fn encoded(exchange: &Exchange<'_>) -> String {
         let (identity, generation) = (identity(), Generation::new(1, Settings::default()));
-        let redactor = Redactor::new(&generation.settings.redaction).unwrap();
+        let redactor = Redactor::new().unwrap();
         let mut out = Vec::new();
         record(exchange, &identity, &generation, &redactor).encode(&mut out);
         String::from_utf8(out).unwrap()
@@ -263,7 +263,7 @@ mod tests {
         failed.error_type = "timeout";
         assert_eq!(error_type(&failed).as_deref(), Some("timeout"));
         let generation = Generation::new(1, Settings::default());
-        let redactor = Redactor::new(&generation.settings.redaction).unwrap();
+        let redactor = Redactor::new().unwrap();
         assert_eq!(record(&failed, &identity(), &generation, &redactor).level, Level::Error);
     }
 

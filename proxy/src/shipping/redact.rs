@@ -47,36 +47,31 @@ const REDACTED_STRING: &str = "\"REDACTED\"";
 /// Strings in strings in strings that are read as JSON; what stands deeper is read as text.
 const LEVELS: u8 = 4;
 
-/// The rules in force.
+/// What takes secrets out, by the built-in rules and those of an exchange's policy.
 #[derive(Debug)]
 pub struct Redactor {
-    rules: Rules,
+    patterns: Patterns,
     trail: Trail,
 }
 
-/// The built-in rules and those of the configuration.
+/// The rules that a configuration adds to the built-in ones.
 #[derive(Debug)]
-struct Rules {
-    /// Header names of the configuration, lower case.
+pub struct Rules {
+    /// Header names, lower case.
     headers: Vec<String>,
-    /// Names of the configuration, as written and flat.
+    /// Names, as written and flat.
     names: Vec<(String, Box<[u8]>)>,
-    /// JSON paths of the configuration.
+    /// JSON paths.
     paths: Vec<JsonPath>,
-    patterns: Patterns,
 }
 
-impl Redactor {
-    /// The built-in rules and those of the configuration.
-    ///
-    /// # Errors
-    /// When the search for the patterns can't be built.
-    pub fn new(redaction: &Redaction) -> Result<Self, BuildError> {
-        let mut rules = Rules {
+impl Rules {
+    /// Those of `redaction`.
+    pub fn new(redaction: &Redaction) -> Self {
+        let mut rules = Self {
             headers: redaction.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             names: Vec::new(),
             paths: Vec::new(),
-            patterns: Patterns::new()?,
         };
         for rule in &redaction.json {
             match rule {
@@ -84,8 +79,18 @@ impl Redactor {
                 JsonRule::Path(path) => rules.paths.push(path.clone()),
             }
         }
+        rules
+    }
+}
+
+impl Redactor {
+    /// The built-in rules.
+    ///
+    /// # Errors
+    /// When the search for the patterns can't be built.
+    pub fn new() -> Result<Self, BuildError> {
         Ok(Self {
-            rules,
+            patterns: Patterns::new()?,
             trail: Trail::default(),
         })
     }
@@ -110,9 +115,10 @@ impl Redactor {
     }
 
     /// The rules as a route's policy has them.
-    pub fn under(&self, policy: &Policy) -> Applied<'_> {
-        Applied(policy.redact().then_some(Scope {
-            rules: &self.rules,
+    pub fn under<'r>(&'r self, policy: &'r Policy) -> Applied<'r> {
+        Applied(policy.redaction().map(|rules| Scope {
+            rules,
+            patterns: &self.patterns,
             trail: &self.trail,
         }))
     }
@@ -249,6 +255,7 @@ impl Applied<'_> {
 #[derive(Clone, Copy, Debug)]
 struct Scope<'r> {
     rules: &'r Rules,
+    patterns: &'r Patterns,
     trail: &'r Trail,
 }
 
@@ -318,12 +325,12 @@ impl<'r> Scope<'r> {
     }
 
     fn patterns<'t>(&self, text: Cow<'t, str>, around: Around) -> Cow<'t, str> {
-        self.rules.patterns.redact(&self.names(), text, around, self.trail)
+        self.patterns.redact(&self.names(), text, around, self.trail)
     }
 
     /// The rule for the first secret of a scalar that is known by its shape.
     fn shape(&self, text: &str, around: Around) -> Option<Rule<'static>> {
-        let found = self.rules.patterns.find(&self.names(), text.as_bytes(), around);
+        let found = self.patterns.find(&self.names(), text.as_bytes(), around);
         found.iter().find_map(|found| match found.rule {
             Rule::Pattern(pattern) => Some(Rule::Pattern(pattern)),
             Rule::Name(word) => Some(Rule::Name(word)),

@@ -250,17 +250,13 @@ mod tests {
     use crate::queue::exchange::Fields;
     use crate::queue::exchange::tests::exchange;
     use crate::queue::grpc::Grpc;
-    use crate::settings::{Redaction, Route, Settings};
+    use crate::settings::{Route, Settings};
     use crate::shipping::record::{Identity, record};
     use proptest::prelude::*;
     use sidelog_record::End;
 
     fn made(exchange: &Exchange<'_>, settings: Settings) -> Span {
-        span(
-            exchange,
-            &Generation::new(1, settings),
-            &Redactor::new(&Redaction::default()).unwrap(),
-        )
+        span(exchange, &Generation::new(1, settings), &Redactor::new().unwrap())
     }
 
     fn outbound() -> Settings {
@@ -457,7 +453,7 @@ mod tests {
             (seen.started, seen.duration) = times;
             (seen.trace.flags, seen.response.status, seen.end) = (flags, status, end);
             (seen.error_type, seen.route) = (error_type, route);
-            let redactor = Redactor::new(&Redaction::default()).unwrap();
+            let redactor = Redactor::new().unwrap();
             let identity = Identity {
                 service: "api".to_owned(), version: None, instance: "one".to_owned(), environment: "test".to_owned(),
             };

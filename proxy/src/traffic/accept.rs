@@ -42,10 +42,10 @@ use streams::Streams;
 pub use streams::Upload;
 use wire::{Answer, Home, Judges, Next, PREFACE, Wire};
 
-use super::capture::Recorder;
 use super::closing::Closing;
 use super::refused::Witness;
 use super::tls::ServerTls;
+use crate::generation::{Generation, Generations};
 use crate::settings::Limits;
 
 /// How long pingora would wait for a head, in seconds: it finds each one waiting for it.
@@ -53,9 +53,9 @@ const KEEPALIVE: u64 = 60;
 
 /// Wraps every accepted connection before the inner application, the HTTP proxy, sees it.
 pub struct Accept<A> {
-    inner: Arc<Streams<A>>,
+    inner: Arc<A>,
     connections: Arc<Connections>,
-    limits: Arc<Limits>,
+    generations: Arc<Generations>,
     witness: Arc<dyn Witness>,
     tls: Option<Arc<ServerTls>>,
     closing: Closing,
@@ -66,20 +66,15 @@ impl<A> Accept<A> {
     pub fn new(
         inner: A,
         connections: Arc<Connections>,
-        recorder: Arc<Recorder>,
+        generations: Arc<Generations>,
         witness: Arc<dyn Witness>,
         tls: Option<Arc<ServerTls>>,
         closing: Closing,
     ) -> Self {
         Self {
-            inner: Arc::new(Streams {
-                inner: Arc::new(inner),
-                connections: Arc::clone(&connections),
-                recorder: Arc::clone(&recorder),
-                witness: Arc::clone(&witness),
-            }),
+            inner: Arc::new(inner),
             connections,
-            limits: Arc::new(recorder.generation.settings.limits.clone()),
+            generations,
             witness,
             tls,
             closing,
@@ -87,11 +82,11 @@ impl<A> Accept<A> {
     }
 
     /// The stream as it is, or the one behind the handshake; `None` where that fails.
-    async fn secured(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+    async fn secured(&self, stream: Stream, limits: &Limits, shutdown: &ShutdownWatch) -> Option<Stream> {
         let Some(tls) = &self.tls else {
             return Some(stream);
         };
-        match tls.accept(stream, self.limits.header_timeout, shutdown.clone()).await {
+        match tls.accept(stream, limits.header_timeout, shutdown.clone()).await {
             Ok(stream) => Some(stream),
             Err(reason) => {
                 if let Some(reason) = reason {
@@ -112,7 +107,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Accept<A> {
             match wire.next(&mut shutdown).await {
                 Next::Request => {}
                 Next::H2 => {
-                    self.inner.process_new(wire, &closing).await;
+                    let streams = Streams::new(&self.inner, &wire.judges);
+                    Arc::new(streams).process_new(wire, &closing).await;
                     return;
                 }
                 Next::Over => return,
@@ -138,7 +134,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Accept<A> {
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
     async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
         let _open = self.connections.open_one();
-        if self.connections.open() > self.limits.connections_max {
+        let limits = Arc::clone(&self.generations.in_force().limits);
+        if self.connections.open() > limits.connections_max {
             self.connections.limit(Limit::Connections);
             // Whoever can't be told is refused all the same; with TLS, to tell would cost a handshake.
             if self.tls.is_none() {
@@ -147,12 +144,13 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
             drop(AsyncWriteExt::shutdown(&mut stream).await);
             return None;
         }
+        let stream = self.secured(stream, &limits, shutdown).await?;
         let judges = Judges {
             connections: Arc::clone(&self.connections),
-            limits: Arc::clone(&self.limits),
+            generations: Arc::clone(&self.generations),
+            limits,
             witness: Arc::clone(&self.witness),
         };
-        let stream = self.secured(stream, shutdown).await?;
         let home = Home::default();
         let wire = Wire::new(stream, judges, Arc::clone(&home), shutdown.clone());
         self.serve(Box::new(wire), shutdown.clone()).await;
@@ -164,7 +162,15 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
     }
 
     async fn cleanup(&self) {
-        self.inner.cleanup().await;
+        self.inner.http_cleanup().await;
+    }
+}
+
+/// The generation that the request's head was judged under.
+pub fn generation(session: &Session) -> Option<Arc<Generation>> {
+    match wire(session) {
+        Some(wire) => wire.generation.clone(),
+        None => streams::generation(),
     }
 }
 
@@ -216,12 +222,12 @@ mod tests {
     use super::super::head::Reason;
     use super::super::refused::Refused;
     use super::*;
-    use crate::settings::Limits;
+    use crate::settings::Settings;
 
     struct Forgets;
 
     impl Witness for Forgets {
-        fn refused(&self, _: &Refused<'_>) {}
+        fn refused(&self, _: &Refused<'_>, _: &Arc<Generation>) {}
     }
 
     const DEADLINE: Duration = Duration::from_secs(10);
@@ -238,12 +244,13 @@ mod tests {
     }
 
     fn judges(header_timeout: Duration) -> Judges {
+        let mut settings = Settings::default();
+        settings.limits.header_timeout = header_timeout;
+        let generations = Generations::begin(settings).unwrap();
         Judges {
             connections: Arc::default(),
-            limits: Arc::new(Limits {
-                header_timeout,
-                ..Limits::default()
-            }),
+            limits: Arc::clone(&generations.in_force().limits),
+            generations: Arc::new(generations),
             witness: Arc::new(Forgets),
         }
     }

@@ -32,8 +32,6 @@ pub use body::Budget;
 pub struct Recorder {
     /// Where ended exchanges go.
     pub queue: Arc<Queue>,
-    /// The configuration in force.
-    pub generation: Arc<Generation>,
     /// Bytes that open captures may still reserve.
     pub budget: Arc<Budget>,
 }
@@ -42,6 +40,7 @@ pub struct Recorder {
 #[derive(Debug)]
 pub struct Capture {
     recorder: Arc<Recorder>,
+    generation: Arc<Generation>,
     listener: u16,
     route: Option<u32>,
     trace: TraceContext,
@@ -96,9 +95,10 @@ pub struct RequestHead<'a> {
 }
 
 impl Capture {
-    /// Starts the clock and copies the head.
+    /// Starts the clock and copies the head, of an exchange under `generation`.
     pub fn new(
         recorder: &Arc<Recorder>,
+        generation: Arc<Generation>,
         listener: u16,
         route: Option<u32>,
         trace: TraceContext,
@@ -106,6 +106,7 @@ impl Capture {
     ) -> Self {
         let mut capture = Self {
             recorder: Arc::clone(recorder),
+            generation,
             listener,
             route,
             trace,
@@ -139,8 +140,8 @@ impl Capture {
         capture.target = append(&mut capture.head, head.target);
         capture.authority = append(&mut capture.head, head.authority);
         capture.trace_state = append(&mut capture.head, head.trace_state);
-        recorder.generation.series().began();
-        let policy = recorder.generation.policy(route);
+        capture.generation.series().began();
+        let policy = capture.generation.policy(route);
         if policy.record() && policy.request_headers() {
             capture.request_fields = append_fields(&mut capture.head, head.fields);
         }
@@ -161,6 +162,11 @@ impl Capture {
     /// The well-formed `tracestate` that came; empty when there was none.
     pub fn trace_state(&self) -> &[u8] {
         self.head.get(self.trace_state.clone()).unwrap_or_default()
+    }
+
+    /// What it is served and recorded under.
+    pub fn generation(&self) -> &Arc<Generation> {
+        &self.generation
     }
 
     /// Index of the route that matched.
@@ -192,7 +198,7 @@ impl Capture {
         self.first_byte = Some(self.elapsed());
         self.status = Some(status);
         self.response_trailers(fields);
-        let policy = self.recorder.generation.policy(self.route);
+        let policy = self.generation.policy(self.route);
         if policy.record() && policy.response_headers() {
             self.response_fields = append_fields(&mut self.head, fields);
         }
@@ -249,12 +255,12 @@ impl Capture {
 
     fn exchange(&self) -> Exchange<'_> {
         let part = |range: &Range<usize>| self.head.get(range.clone()).unwrap_or_default();
-        let policy = self.recorder.generation.policy(self.route);
+        let policy = self.generation.policy(self.route);
         let duration = self.elapsed();
         let kept = policy.keeps_bodies(self.end, self.status, Duration::from_nanos(duration));
         let since_epoch = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
         Exchange {
-            generation: self.recorder.generation.number,
+            generation: self.generation.number,
             listener: self.listener,
             route: self.route,
             record: policy.records(self.trace.trace_id, self.end, self.status),
@@ -295,9 +301,9 @@ impl Drop for Capture {
         self.response_body.settle();
         let exchange = self.exchange();
         let upstream = self.upstream_took(exchange.duration);
-        self.recorder.generation.series().ended(&exchange, upstream);
+        self.generation.series().ended(&exchange, upstream);
         if exchange.record || exchange.trace.span {
-            self.recorder.queue.offer(&exchange);
+            self.recorder.queue.offer(&exchange, &self.generation);
         }
     }
 }
@@ -342,6 +348,8 @@ fn body_plan(policy: &Policy, wanted: bool, fields: &HeaderMap) -> Result<usize,
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::generation::Generations;
+    use crate::queue::exchange::tests::GENERATION;
     use crate::queue::feed::Parts;
     use crate::queue::{QueueLimits, Taker};
     use crate::settings::Settings;
@@ -353,12 +361,15 @@ mod tests {
         };
         Arc::new(Recorder {
             queue: Queue::new(limits, 1),
-            generation: Arc::new(Generation::new(1, Settings::default())),
             budget: Budget::new(1 << 20),
         })
     }
 
     fn begun(recorder: &Arc<Recorder>, fields: &HeaderMap) -> Capture {
+        under(Arc::clone(&GENERATION), recorder, fields)
+    }
+
+    fn under(generation: Arc<Generation>, recorder: &Arc<Recorder>, fields: &HeaderMap) -> Capture {
         let head = RequestHead {
             version: Version::Http11,
             method: b"POST",
@@ -369,7 +380,7 @@ mod tests {
             client: None,
             forwarded_for: None,
         };
-        Capture::new(recorder, 0, None, TraceContext::default(), &head)
+        Capture::new(recorder, generation, 0, None, TraceContext::default(), &head)
     }
 
     fn fields<const N: usize>(fields: [(&'static str, &'static str); N]) -> HeaderMap {
@@ -399,6 +410,24 @@ mod tests {
             assert_eq!((exchange.end, exchange.error_type), (End::Shutdown, "shutdown"));
             assert_eq!(exchange.request.body.bytes, b"half of");
         });
+    }
+
+    #[test]
+    fn a_generation_is_freed_with_its_last_exchange() {
+        let generations = Generations::begin(Settings::default()).unwrap();
+        let recorder = recorder();
+        let capture = under(generations.in_force(), &recorder, &fields([]));
+        let mut settings = Settings::default();
+        settings.capture.enabled = false;
+        generations.succeed(settings).unwrap();
+        assert_eq!(generations.in_use(), 2, "the exchange is open");
+        drop(capture);
+        assert_eq!(generations.in_use(), 2, "the exchange is queued");
+        handed_over(&recorder, |exchange| {
+            assert_eq!(exchange.generation, 1);
+            assert!(exchange.record, "as its own generation has it");
+        });
+        assert_eq!(generations.in_use(), 1);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use pingora::{Error, ErrorType, Result};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 
 use super::pem;
-use super::resolve::Resolver;
+use super::resolve::{Resolver, Resolvers};
 use super::watched::{Watch, Watched};
 use crate::queue::exchange::Version;
 use crate::settings::{Limits, Listener, Settings, Upstream, UpstreamProtocol, UpstreamTls};
@@ -40,21 +40,28 @@ pub struct Upstreams {
 }
 
 impl Upstreams {
-    /// The upstreams of the listener with this index, their certificates following their files by `watch`.
+    /// The upstreams of the listener with this index, their certificates following their files by `watch`, their
+    /// names known to `resolvers`.
     ///
     /// # Errors
     /// When a file can't be used; the message names it and its key.
-    pub fn load(settings: &Settings, index: usize, listener: &Listener, watch: &Watch) -> anyhow::Result<Self> {
+    pub fn load(
+        settings: &Settings,
+        index: usize,
+        listener: &Listener,
+        watch: &Watch,
+        resolvers: &Resolvers,
+    ) -> anyhow::Result<Self> {
         let own = listener.tls_to_upstream();
         let upstream = listener.upstream.clone().unwrap_or_default();
         let key = format!("listeners.{index}");
-        let default = Target::load(&key, &upstream, &own, listener, watch)?;
+        let default = Target::load(&key, &upstream, &own, listener, watch, resolvers)?;
         let of_route = |(index, route): (usize, &crate::settings::Route)| {
             let Some(upstream) = &route.upstream else {
                 return Ok(None);
             };
             let tls = route.upstream_tls.over(&own);
-            Target::load(&format!("routes.{index}"), upstream, &tls, listener, watch).map(Some)
+            Target::load(&format!("routes.{index}"), upstream, &tls, listener, watch, resolvers).map(Some)
         };
         let routes = settings
             .routes
@@ -117,13 +124,14 @@ impl Target {
         tls: &UpstreamTls,
         listener: &Listener,
         watch: &Watch,
+        resolvers: &Resolvers,
     ) -> anyhow::Result<Self> {
         let (place, tls) = match upstream {
             Upstream::Unix { path } => (Place::Socket(path.clone()), None),
-            Upstream::Host { tls: false, host, port } => (Place::Host(Resolver::new(host, *port)), None),
+            Upstream::Host { tls: false, host, port } => (Place::Host(resolvers.of(host, *port)), None),
             Upstream::Host { tls: true, host, port } => {
                 let tls = ClientTls::load(key, host, tls, watch)?;
-                (Place::Host(Resolver::new(host, *port)), Some(tls))
+                (Place::Host(resolvers.of(host, *port)), Some(tls))
             }
         };
         Ok(Self {
@@ -352,7 +360,8 @@ mod tests {
 
     fn target(upstream: &str, tls: UpstreamTls) -> anyhow::Result<Target> {
         let upstream = upstream.parse().unwrap();
-        Target::load("listeners.0", &upstream, &tls, &Listener::default(), &Watch::default())
+        let (watch, resolvers) = (Watch::default(), Resolvers::default());
+        Target::load("listeners.0", &upstream, &tls, &Listener::default(), &watch, &resolvers)
     }
 
     async fn peer(upstream: &str, tls: UpstreamTls) -> HttpPeer {

@@ -8,8 +8,8 @@ use rand::Rng;
 use sidelog_record::End;
 
 use super::capture::{Capture, Recorder, RequestHead};
-use super::route::Router;
 use super::trace::{self, Sampling};
+use crate::generation::Generation;
 use crate::queue::exchange::Version;
 use crate::settings::TraceMode;
 
@@ -34,35 +34,33 @@ pub struct Refused<'a> {
 
 /// Who is told of what was refused. The accept layer's tests have one that forgets.
 pub trait Witness: Send + Sync {
-    /// It was refused.
-    fn refused(&self, request: &Refused<'_>);
+    /// It was refused, by the limits of `generation`.
+    fn refused(&self, request: &Refused<'_>, generation: &Arc<Generation>);
 }
 
 /// Records what one listener refuses. Nothing but the request line is recorded of it, in no trace but its own.
 #[derive(Debug)]
 pub struct Front {
     recorder: Arc<Recorder>,
-    router: Arc<Router>,
     index: u16,
 }
 
 impl Front {
     /// That of the listener with this index.
-    pub fn new(recorder: &Arc<Recorder>, router: &Arc<Router>, index: u16) -> Self {
+    pub fn new(recorder: &Arc<Recorder>, index: u16) -> Self {
         Self {
             recorder: Arc::clone(recorder),
-            router: Arc::clone(router),
             index,
         }
     }
 }
 
 impl Witness for Front {
-    fn refused(&self, request: &Refused<'_>) {
+    fn refused(&self, request: &Refused<'_>, generation: &Arc<Generation>) {
         let path = request.target.split(|byte| *byte == b'?').next().unwrap_or_default();
         let method = String::from_utf8_lossy(request.method);
-        let route = self.router.find(&method, request.host, path);
-        let traces = &self.recorder.generation.settings.traces;
+        let route = generation.router().find(&method, request.host, path);
+        let traces = &generation.settings.traces;
         let mode = if traces.propagate {
             TraceMode::Restart
         } else {
@@ -83,10 +81,8 @@ impl Witness for Front {
             client: request.client,
             forwarded_for: None,
         };
-        Capture::new(&self.recorder, self.index, route, decision.context, &head).ended(
-            End::Rejected,
-            request.reason,
-            Some(request.status),
-        );
+        let generation = Arc::clone(generation);
+        let mut capture = Capture::new(&self.recorder, generation, self.index, route, decision.context, &head);
+        capture.ended(End::Rejected, request.reason, Some(request.status));
     }
 }

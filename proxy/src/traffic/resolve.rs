@@ -4,17 +4,41 @@
 //! - A known name never makes a request wait: a stale answer serves while a new one is fetched
 //!   (`a_name_that_has_moved_is_followed_and_nobody_waits_for_it`).
 //! - A name that stops resolving keeps its last addresses (`a_name_that_stops_resolving_keeps_its_addresses`).
+//! - What one generation knows of a name the next one knows, too (`a_name_in_use_has_one_resolver`).
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 
 /// How long an answer is taken for fresh.
 const FRESH: Duration = Duration::from_secs(5);
+
+/// The resolvers in use, by name and port.
+#[derive(Debug, Default)]
+pub struct Resolvers {
+    known: Mutex<HashMap<(String, u16), Weak<Resolver>>>,
+}
+
+impl Resolvers {
+    /// That of an upstream, which keeps it for as long as it is to be known.
+    pub fn of(&self, host: &str, port: u16) -> Arc<Resolver> {
+        let place = (host.to_owned(), port);
+        let mut known = self.known.lock();
+        if let Some(resolver) = known.get(&place).and_then(Weak::upgrade) {
+            return resolver;
+        }
+        known.retain(|_, resolver| resolver.strong_count() > 0);
+        let resolver = Resolver::new(host, port);
+        known.insert(place, Arc::downgrade(&resolver));
+        resolver
+    }
+}
 
 /// The addresses of one upstream.
 #[derive(Debug)]
@@ -129,6 +153,18 @@ mod tests {
 
     fn resolver(host: &str) -> Arc<Resolver> {
         Resolver::new(host, 9000)
+    }
+
+    #[test]
+    fn a_name_in_use_has_one_resolver() {
+        let resolvers = Resolvers::default();
+        let first = resolvers.of("a.test", 1);
+        assert!(Arc::ptr_eq(&first, &resolvers.of("a.test", 1)));
+        let other = resolvers.of("a.test", 2);
+        assert!(!Arc::ptr_eq(&first, &other));
+        drop((first, other));
+        let _last = resolvers.of("b.test", 1);
+        assert_eq!(resolvers.known.lock().len(), 1, "those no longer in use are forgotten");
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, OkOrErr, OrErr, Result};
 use rand::Rng;
 use sidelog_record::End;
 
@@ -25,14 +25,14 @@ use super::client;
 use super::closing::Closing;
 use super::hop;
 use super::outcome;
-use super::peer::{Asks, Target, Upstreams};
-use super::route::Router;
+use super::peer::{Asks, Target};
 use super::trace::{self, Sampling};
 use super::traceparent::Traceparent;
 use super::tracestate;
+use crate::generation::{Generation, Generations};
 use crate::queue::exchange::Version;
 use crate::queue::grpc::Grpc;
-use crate::settings::{Listener, TraceMode};
+use crate::settings::TraceMode;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
@@ -43,10 +43,8 @@ const INFORMATIONAL_MAX: u32 = 100;
 /// The proxy behind one listener.
 pub struct Proxy {
     recorder: Arc<Recorder>,
-    router: Arc<Router>,
+    generations: Arc<Generations>,
     closing: Closing,
-    upstreams: Upstreams,
-    listener: Listener,
     index: u16,
 }
 
@@ -75,33 +73,26 @@ impl Drop for Ctx {
 
 impl Proxy {
     /// The proxy of the listener with this index.
-    pub fn new(
-        recorder: &Arc<Recorder>,
-        router: &Arc<Router>,
-        closing: &Closing,
-        upstreams: Upstreams,
-        listener: &Listener,
-        index: u16,
-    ) -> Self {
+    pub fn new(recorder: &Arc<Recorder>, generations: &Arc<Generations>, closing: &Closing, index: u16) -> Self {
         Self {
             recorder: Arc::clone(recorder),
-            router: Arc::clone(router),
+            generations: Arc::clone(generations),
             closing: closing.clone(),
-            upstreams,
-            listener: listener.clone(),
             index,
         }
     }
 
     fn begin(&self, session: &Session) -> Ctx {
+        let generation = accept::generation(session).unwrap_or_else(|| self.generations.in_force());
+        let listener = generation.listener(self.index);
         let request = session.req_header();
         let authority = authority(request);
-        let path = request.uri.path();
-        let route = self.router.find(request.method.as_str(), authority, path.as_bytes());
+        let (method, path) = (request.method.as_str(), request.uri.path());
+        let route = generation.router().find(method, authority, path.as_bytes());
         let came = Traceparent::only(request.headers.get_all(&TRACEPARENT).iter().map(HeaderValue::as_bytes));
-        let traces = &self.recorder.generation.settings.traces;
+        let traces = &generation.settings.traces;
         let mode = if traces.propagate {
-            self.listener.trace
+            listener.trace
         } else {
             TraceMode::Ignore
         };
@@ -120,12 +111,12 @@ impl Proxy {
             client::forwarded_for(
                 client.ip(),
                 values.map(HeaderValue::as_bytes),
-                &self.listener.trusted_proxies,
+                &listener.trusted_proxies,
             )
         });
         let head = RequestHead {
             version: version(request),
-            method: request.method.as_str().as_bytes(),
+            method: method.as_bytes(),
             target: request.raw_path(),
             authority,
             trace_state: state.as_deref().unwrap_or_default(),
@@ -133,8 +124,16 @@ impl Proxy {
             client,
             forwarded_for,
         };
+        let capture = Capture::new(
+            &self.recorder,
+            Arc::clone(&generation),
+            self.index,
+            route,
+            decision.context,
+            &head,
+        );
         Ctx {
-            capture: Some(Capture::new(&self.recorder, self.index, route, decision.context, &head)),
+            capture: Some(capture),
             send_trace: decision.send,
             keep_state: decision.keep_state,
             answered: false,
@@ -143,8 +142,11 @@ impl Proxy {
         }
     }
 
-    fn target(&self, ctx: &Ctx) -> &Target {
-        self.upstreams.target(ctx.capture.as_ref().and_then(Capture::route))
+    /// What the exchange is under, and where it goes.
+    fn way<'c>(&self, ctx: &'c Ctx) -> Option<(&'c Generation, &'c Target)> {
+        let capture = ctx.capture.as_ref()?;
+        let generation = capture.generation();
+        Some((generation, generation.target(self.index, capture.route())?))
     }
 }
 
@@ -238,20 +240,25 @@ impl ProxyHttp for Proxy {
         *ctx = self.begin(session);
         hop::protect(session.req_header_mut())?;
         // The accept layer keeps the time of HTTP/1, and hands on one request at a time.
-        let limits = &self.recorder.generation.settings.limits;
+        let timeout = ctx
+            .capture
+            .as_ref()
+            .map(|capture| capture.generation().limits.downstream_write_timeout);
         let downstream = session.as_downstream_mut();
         downstream.set_read_timeout(None);
         // HTTP/1.0 knows none (RFC 9110, 15.2).
         downstream.set_ignore_info_resp(downstream.req_header().version == http::Version::HTTP_10);
-        downstream.set_write_timeout(downstream.is_http2().then_some(limits.downstream_write_timeout));
+        downstream.set_write_timeout(timeout.filter(|_| downstream.is_http2()));
         Ok(())
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         let attempt = ctx.capture.as_ref().map_or(0, Capture::attempts);
         let asks = asks(session);
-        let limits = &self.recorder.generation.settings.limits;
-        let (peer, address) = self.target(ctx).peer(attempt, asks, limits).await?;
+        let (generation, target) = self
+            .way(ctx)
+            .or_err(ErrorType::InternalError, "an exchange has an upstream until it is over")?;
+        let (peer, address) = target.peer(attempt, asks, &generation.limits).await?;
         if let Some(capture) = &mut ctx.capture {
             capture.attempt(address);
         }
@@ -264,13 +271,17 @@ impl ProxyHttp for Proxy {
         upstream_request: &mut RequestHeader,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        if self.listener.forwarded {
+        let listener = ctx
+            .capture
+            .as_ref()
+            .map(|capture| capture.generation().listener(self.index));
+        if let Some(listener) = listener.filter(|listener| listener.forwarded) {
             let came = session.req_header();
             client::forward(
                 came,
                 authority(came),
                 peer(session),
-                self.listener.scheme(),
+                listener.scheme(),
                 upstream_request,
             )?;
         }
@@ -382,7 +393,8 @@ impl ProxyHttp for Proxy {
     ) -> Box<Error> {
         // Nothing was sent: another address of the same name may serve.
         let tried = ctx.capture.as_ref().map_or(0, Capture::attempts) as usize;
-        error.set_retry(tried < self.target(ctx).addresses());
+        let addresses = self.way(ctx).map_or(0, |(_, target)| target.addresses());
+        error.set_retry(tried < addresses);
         error
     }
 

@@ -12,8 +12,12 @@ fn with<T>(json: &[&str], then: impl FnOnce(Applied<'_>) -> T) -> T {
         json: json.iter().map(|rule| rule.parse().unwrap()).collect(),
         ..Redaction::default()
     };
-    let generation = Generation::new(1, Settings::default());
-    then(Redactor::new(&redaction).unwrap().under(generation.policy(None)))
+    let settings = Settings {
+        redaction,
+        ..Settings::default()
+    };
+    let generation = Generation::new(1, settings);
+    then(Redactor::new().unwrap().under(generation.policy(None)))
 }
 
 fn body(kind: Kind, text: &str, cut: bool) -> String {
@@ -412,7 +416,7 @@ fn switched_off_nothing_is_taken_out() {
     let mut settings = Settings::default();
     settings.redaction.enabled = false;
     let generation = Generation::new(1, settings);
-    let redactor = Redactor::new(&Redaction::default()).unwrap();
+    let redactor = Redactor::new().unwrap();
     let applied = redactor.under(generation.policy(None));
     assert_eq!(applied.header("authorization", b"Bearer abc"), "Bearer abc");
     assert_eq!(
@@ -497,7 +501,7 @@ proptest! {
 
 #[test]
 fn no_byte_between_values_stops_the_walk() {
-    let redactor = Redactor::new(&Redaction::default()).unwrap();
+    let redactor = Redactor::new().unwrap();
     let generation = Generation::new(1, Settings::default());
     let rules = redactor.under(generation.policy(None));
     for byte in '\0'..='\u{7f}' {

@@ -1,6 +1,7 @@
 //! Requests of HTTP/2: their limits, which the `h2` crate doesn't keep, and how many a connection has open.
 //!
-//! Of HTTP/1 nothing is done here: the connection itself was judged.
+//! A request is judged by the limits of its own generation; what is agreed on with a client once, the window and how many
+//! streams there may be, is that of the generation in force as it connected.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -13,15 +14,18 @@ use http::{Method, header};
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::H2Options;
+use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
 
-use super::connections::{Connections, Limit, NoRequest};
-use super::wire::Answer;
+use super::connections::{Limit, NoRequest};
+use super::wire::{Answer, Judges};
+use crate::generation::Generation;
 use crate::settings::Limits;
-use crate::traffic::capture::Recorder;
 use crate::traffic::head::Reason;
-use crate::traffic::refused::{Refused, Witness};
+use crate::traffic::refused::Refused;
+
+/// What a stream holds of an answer that its client doesn't take, in bytes.
+const SEND_BUFFER: usize = 64 * 1024;
 
 /// Requests that one connection has open.
 #[derive(Debug, Default)]
@@ -60,15 +64,26 @@ pub struct Upload {
     too_slow: AtomicBool,
 }
 
+/// A request that is being served.
+struct Served {
+    generation: Arc<Generation>,
+    upload: Option<Arc<Upload>>,
+}
+
 tokio::task_local! {
-    /// That of the request that this task serves.
-    static UPLOAD: Arc<Upload>;
+    /// That of this task.
+    static SERVED: Served;
+}
+
+/// The generation of the request that this task serves.
+pub(super) fn generation() -> Option<Arc<Generation>> {
+    SERVED.try_with(|served| Arc::clone(&served.generation)).ok()
 }
 
 impl Upload {
     /// That of the request that is being served, if it is one that is watched.
     pub fn current() -> Option<Arc<Self>> {
-        UPLOAD.try_with(Arc::clone).ok()
+        SERVED.try_with(|served| served.upload.clone()).ok()?
     }
 
     /// It was given up.
@@ -103,46 +118,62 @@ impl Upload {
     }
 }
 
-/// Passes requests on to the HTTP proxy.
+/// Passes the requests of one connection on to the HTTP proxy.
 pub(super) struct Streams<A> {
-    pub(super) inner: Arc<A>,
-    pub(super) connections: Arc<Connections>,
-    pub(super) recorder: Arc<Recorder>,
-    pub(super) witness: Arc<dyn Witness>,
+    inner: Arc<A>,
+    judges: Judges,
+    options: HttpServerOptions,
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Streams<A> {
+    pub(super) fn new(inner: &Arc<A>, judges: &Judges) -> Self {
+        let mut options = HttpServerOptions::default();
+        options.h2c = true;
+        options.h2_idle_timeout = Some(judges.limits.downstream_idle_timeout);
+        Self {
+            inner: Arc::clone(inner),
+            judges: judges.clone(),
+            options,
+        }
+    }
+
     async fn process_h2(
         self: Arc<Self>,
         mut session: ServerSession,
         shutdown: ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         let _open = OpenStream::of(&session);
-        let limits = &self.recorder.generation.settings.limits;
-        if let Err(reason) = judge(session.req_header(), limits) {
-            self.refuse(&mut session, reason).await;
+        let generation = self.judges.generations.in_force();
+        let limits = Arc::clone(&generation.limits);
+        if let Err(reason) = judge(session.req_header(), &limits) {
+            self.refuse(&mut session, reason, &generation).await;
             return None;
         }
-        if session.is_body_empty() || is_grpc(session.req_header()) {
-            return self.inner.process_new_http(session, &shutdown).await;
-        }
-        let upload = Arc::new(Upload::default());
-        let exchange = self.inner.process_new_http(session, &shutdown);
+        let has_upload = !session.is_body_empty() && !is_grpc(session.req_header());
+        let upload = has_upload.then(Arc::<Upload>::default);
+        let served = Served {
+            generation,
+            upload: upload.clone(),
+        };
+        let exchange = SERVED.scope(served, self.inner.process_new_http(session, &shutdown));
+        let Some(upload) = upload else {
+            return exchange.await;
+        };
         tokio::select! {
-            done = UPLOAD.scope(Arc::clone(&upload), exchange) => done,
-            () = upload.watch(limits) => {
+            done = exchange => done,
+            () = upload.watch(&limits) => {
                 // The stream is reset as the exchange is dropped, and recorded by what it finds here.
                 upload.too_slow.store(true, Ordering::Release);
-                self.connections.limit(Limit::UploadRate);
+                self.judges.connections.limit(Limit::UploadRate);
                 None
             }
         }
     }
 
-    async fn refuse(&self, session: &mut ServerSession, reason: Reason) {
-        self.connections.count(NoRequest::Refused(reason));
+    async fn refuse(&self, session: &mut ServerSession, reason: Reason, generation: &Arc<Generation>) {
+        self.judges.connections.count(NoRequest::Refused(reason));
         let request = session.req_header();
-        self.witness.refused(&Refused {
+        let refused = Refused {
             method: request.method.as_str().as_bytes(),
             target: request.raw_path(),
             host: request.uri.authority().map_or(&[], |host| host.as_str().as_bytes()),
@@ -150,7 +181,8 @@ impl<A: HttpServerApp + Send + Sync + 'static> Streams<A> {
             is_h2: true,
             reason: reason.as_str(),
             status: reason.status(),
-        });
+        };
+        self.judges.witness.refused(&refused, generation);
         if let Ok(answer) = ResponseHeader::build(reason.status(), Some(0)) {
             // Whoever can't be told is refused all the same.
             drop(session.write_error_response(answer, Bytes::new()).await);
@@ -196,11 +228,20 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Streams<A> {
     }
 
     fn h2_options(&self) -> Option<H2Options> {
-        self.inner.h2_options()
+        let limits = &self.judges.limits;
+        let mut options = default_h2_options();
+        let window = u32::try_from(limits.h2_window.bytes()).unwrap_or(u32::MAX >> 1);
+        options
+            .initial_window_size(window)
+            .initial_connection_window_size(window)
+            .max_send_buffer_size(SEND_BUFFER)
+            .max_header_list_size(u32::try_from(limits.header_max.bytes()).unwrap_or(u32::MAX))
+            .max_concurrent_streams(limits.h2_streams_max);
+        Some(options)
     }
 
     fn server_options(&self) -> Option<&HttpServerOptions> {
-        self.inner.server_options()
+        Some(&self.options)
     }
 
     async fn http_cleanup(&self) {

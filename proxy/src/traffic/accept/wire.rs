@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use super::connections::{Connections, Limit, NoRequest};
 use super::deadline::Deadline;
 use super::refusal::Refusal;
+use crate::generation::{Generation, Generations};
 use crate::settings::Limits;
 use crate::traffic::chunks::Chunks;
 use crate::traffic::head::{HeadLimits, Judge, Reason, Verdict, empty_lines};
@@ -63,6 +64,8 @@ pub(super) type Home = Arc<Mutex<Option<Stream>>>;
 #[derive(Clone)]
 pub(super) struct Judges {
     pub(super) connections: Arc<Connections>,
+    pub(super) generations: Arc<Generations>,
+    /// Those of the last head's generation; before the first one, those that the connection was accepted by.
     pub(super) limits: Arc<Limits>,
     pub(super) witness: Arc<dyn Witness>,
 }
@@ -89,6 +92,8 @@ pub(super) struct Wire {
     pub(super) socket: Option<Stream>,
     pub(super) signals: Signals,
     pub(super) judges: Judges,
+    /// What the head that comes, and its exchange, are under.
+    pub(super) generation: Option<Arc<Generation>>,
     home: Home,
     /// Bytes that were read and not handed on: those from `given` on, the first `owed` of them judged.
     held: Vec<u8>,
@@ -128,6 +133,7 @@ impl Wire {
             socket: Some(socket),
             signals: Signals::default(),
             judges,
+            generation: None,
             home,
             held: Vec::new(),
             given: 0,

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -34,6 +35,7 @@ pub(in crate::traffic::accept) enum Next {
 impl Wire {
     /// Waits for what comes next, no longer than `shutdown` lets it: nothing has begun that could be finished.
     pub(in crate::traffic::accept) async fn next(&mut self, shutdown: &mut ShutdownWatch) -> Next {
+        self.generation = None;
         self.phase = match std::mem::replace(&mut self.phase, Phase::Over) {
             Phase::Held => {
                 self.deadline.set(self.judges.limits.downstream_idle_timeout);
@@ -107,6 +109,7 @@ impl Wire {
             if self.held().is_empty() {
                 self.release();
             } else {
+                self.take_generation();
                 let limits = self.head_limits();
                 match judge.judge(self.held(), &limits) {
                     Verdict::Taken(head) => {
@@ -139,6 +142,15 @@ impl Wire {
                     return Next::Over;
                 }
             }
+        }
+    }
+
+    /// From its first byte on a head is under the generation in force then, and so is its exchange.
+    fn take_generation(&mut self) {
+        if self.generation.is_none() {
+            let generation = self.judges.generations.in_force();
+            self.judges.limits = Arc::clone(&generation.limits);
+            self.generation = Some(generation);
         }
     }
 
@@ -189,9 +201,9 @@ impl Wire {
 
     async fn refuse(&mut self, judge: &Judge, reason: Reason) {
         self.judges.connections.count(NoRequest::Refused(reason));
-        if let Some((method, target)) = judge.request() {
+        if let Some(((method, target), generation)) = judge.request().zip(self.generation.as_ref()) {
             let part = |range: Range<usize>| self.held().get(range).unwrap_or_default();
-            self.judges.witness.refused(&Refused {
+            let refused = Refused {
                 method: part(method),
                 target: part(target),
                 host: part(judge.host().unwrap_or_default()),
@@ -199,7 +211,8 @@ impl Wire {
                 is_h2: false,
                 reason: reason.as_str(),
                 status: reason.status(),
-            });
+            };
+            self.judges.witness.refused(&refused, generation);
         }
         self.answer(reason.status()).await;
     }
