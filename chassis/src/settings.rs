@@ -122,6 +122,12 @@ where
     Err(SettingsError::new(problems.collect()))
 }
 
+/// The file that [`load`] reads; `None` where there is none.
+#[must_use]
+pub fn path<'a>(config: Option<&'a Path>, env: &'a Environment) -> Option<&'a Path> {
+    source::path(config, env)
+}
+
 /// The name of the place that the settings' file or text has in messages; `None` where there is neither.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use divan::{Bencher, black_box};
 use sidelog_chassis::scrape::{Format, Scrape};
+use sidelog_proxy::generation::Generations;
 use sidelog_proxy::metrics::exchanges::{Exchanges, RouteSeries};
 use sidelog_proxy::metrics::{Metrics, Sources};
 use sidelog_proxy::queue::exchange::{Body, Exchange, Fields, Request, Response, TraceContext, Version};
@@ -90,8 +91,8 @@ fn count_an_exchange(bencher: Bencher<'_, '_>) {
 /// Every route was asked by two methods, with five outcomes each.
 #[divan::bench(args = [Format::Text, Format::OpenMetrics])]
 fn scrape_1000_routes(bencher: Bencher<'_, '_>, format: Format) {
-    let exchanges = Arc::<Exchanges>::default();
-    let series = routes(&exchanges);
+    let generations = Arc::new(Generations::begin(Settings::default()).unwrap());
+    let series = routes(generations.exchanges());
     for route in 0..ROUTES {
         for method in [&b"GET"[..], b"PUT"] {
             for status in [200, 201, 304, 404, 503] {
@@ -107,7 +108,8 @@ fn scrape_1000_routes(bencher: Bencher<'_, '_>, format: Format) {
         max_bytes: 1 << 20,
     };
     let sources = Sources {
-        exchanges,
+        generations,
+        reloads: Arc::default(),
         queue: Queue::new(limits, 1),
         budget: Budget::new(1 << 20),
         connections: Arc::default(),

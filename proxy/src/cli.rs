@@ -9,6 +9,7 @@ use http::Method;
 use sidelog_chassis::admin::client;
 use sidelog_chassis::{cli, settings};
 
+use crate::reload::Origin;
 use crate::settings::{DEFAULTS, PROGRAM, Settings};
 use crate::{explain, traffic};
 
@@ -44,12 +45,15 @@ enum Command {
 pub fn main() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
     match command {
-        None => cli::run(
-            &PROGRAM,
-            config.as_deref(),
-            |settings: &Settings| &settings.log,
-            crate::run,
-        ),
+        None => {
+            let origin = Origin::new(config.clone());
+            cli::run(
+                &PROGRAM,
+                config.as_deref(),
+                |settings: &Settings| &settings.log,
+                |settings, shutdown| crate::run(settings, origin, shutdown),
+            )
+        }
         Some(Command::Check) => check(config.as_deref()),
         Some(Command::Explain) => explained(config.as_deref()),
         Some(Command::Defaults) => cli::print(DEFAULTS),

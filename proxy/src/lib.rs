@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`settings`] | the configuration, from file and environment |
 //! | [`generation`] | one generation of it, compiled |
+//! | [`reload`], [`files`] | how the next one comes: by a changed file, or SIGHUP |
 //! | [`traffic`] | listeners, proxy, capture |
 //! | [`queue`] | exchanges as bytes, between the two |
 //! | [`shipping`] | redaction, records, frames, JetStream, spans |
@@ -37,9 +38,11 @@ use uuid::Uuid;
 
 pub mod cli;
 pub mod explain;
+pub mod files;
 pub mod generation;
 pub mod metrics;
 pub mod queue;
+pub mod reload;
 pub mod settings;
 pub mod shipping;
 pub mod traffic;
@@ -47,6 +50,7 @@ pub mod traffic;
 use generation::Generations;
 use metrics::{Metrics, Sources};
 use queue::{Queue, QueueLimits};
+use reload::{Origin, Reloader};
 use settings::Settings;
 use shipping::record::Identity;
 use shipping::{Setup, Shipping};
@@ -56,12 +60,12 @@ use traffic::{Bound, Traffic};
 /// The part of the shutdown deadline that is kept for shipping what the last exchanges left: a fifth.
 const SHIPPING_SHARE: u32 = 5;
 
-/// Runs the proxy until the shutdown is requested and the drain is over.
+/// Runs the proxy until the shutdown is requested and the drain is over; settings that change at `origin` are reloaded.
 ///
 /// # Errors
 /// When an address can't be bound, or a file that the settings name can't be used.
-pub fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
-    Sidecar::bind(settings)?.run(shutdown)
+pub fn run(settings: Settings, origin: Origin, shutdown: Shutdown) -> anyhow::Result<()> {
+    Sidecar::bind(settings)?.run(origin, shutdown)
 }
 
 /// A proxy whose sockets are bound, and that serves nothing yet.
@@ -109,20 +113,28 @@ impl Sidecar {
     ///
     /// # Errors
     /// When a thread can't be started, or a file that the settings name can't be used.
-    pub fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
+    pub fn run(self, origin: Origin, shutdown: Shutdown) -> anyhow::Result<()> {
         let Self {
             settings,
             generations,
             listeners,
             admin,
         } = self;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("failed to start the admin runtime")?;
+        let reloads = Arc::default();
+        let reloader = Reloader::new(origin, &generations, &reloads);
+        let reloader = runtime.block_on(reloader).context("failed to listen for SIGHUP")?;
         warn_of_unredacted(&settings);
         let (delay, deadline) = (settings.shutdown.delay, settings.shutdown.deadline);
         let identity = identity(&settings);
         let queue = Queue::new(queue_limits(&settings), settings.runtime.threads);
         let budget = Budget::new(settings.capture.memory_max.as_usize());
         let counted = Sources {
-            exchanges: Arc::clone(generations.exchanges()),
+            generations: Arc::clone(&generations),
+            reloads,
             queue: Arc::clone(&queue),
             budget: Arc::clone(&budget),
             connections: Arc::default(),
@@ -156,12 +168,9 @@ impl Sidecar {
             verbs: vec![drain_verb(shutdown.clone()), logging::verb()],
         };
         let admin = admin.serve(endpoints, shutdown.clone());
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .context("failed to start the admin runtime")?;
         runtime.block_on(async {
             let admin = tokio::spawn(admin);
+            let reloading = tokio::spawn(reloader.follow());
             shutdown.requested().await;
             serving.store(false, Ordering::Release);
             tokio::select! {
@@ -169,6 +178,7 @@ impl Sidecar {
                 () = shutdown.forced() => {}
             }
             drain(traffic, shipping, deadline, &shutdown).await;
+            reloading.abort();
             admin.abort();
         });
         runtime.shutdown_background();

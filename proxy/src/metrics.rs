@@ -24,8 +24,10 @@ pub mod durations;
 pub mod exchanges;
 pub mod histogram;
 
+use crate::generation::Generations;
 use crate::queue::Queue;
 use crate::queue::ledger::{Balance, DropReason};
+use crate::reload::Reloads;
 use crate::settings::Settings;
 use crate::shipping::counts::Counts as ShippingCounts;
 use crate::shipping::redact::RuleKind;
@@ -38,8 +40,10 @@ use histogram::{Reading, seconds};
 /// Who counts.
 #[derive(Debug, Clone)]
 pub struct Sources {
-    /// Every exchange.
-    pub exchanges: Arc<Exchanges>,
+    /// Every exchange, under whichever generation.
+    pub generations: Arc<Generations>,
+    /// Reloads.
+    pub reloads: Arc<Reloads>,
     /// Records.
     pub queue: Arc<Queue>,
     /// The memory of open exchanges.
@@ -73,7 +77,7 @@ pub struct Metrics {
 impl Metrics {
     /// The metrics of these sources, under these settings.
     pub fn new(sources: Sources, settings: &Settings) -> Self {
-        let exchanges = Arc::clone(&sources.exchanges);
+        let exchanges = Arc::clone(sources.generations.exchanges());
         let known = Known {
             service: settings.service.name.clone(),
             environment: settings.service.environment.clone(),
@@ -107,6 +111,7 @@ impl Collector for Counts {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         self.about(&mut page)?;
+        self.configuration(&mut page)?;
         self.exchanges(&mut page)?;
         self.connections(&mut page)?;
         self.records(&mut page)?;
@@ -131,8 +136,26 @@ impl Counts {
         )
     }
 
+    fn configuration(&self, page: &mut Page<'_>) -> fmt::Result {
+        let (generations, reloads) = (&self.sources.generations, &self.sources.reloads);
+        let help = "The number of the generation of the settings in force; it is 1 at the start";
+        page.gauge("config_generation", help, generations.in_force().number.into())?;
+        let help = "Generations in use: the one in force, and those that open or queued exchanges are still under";
+        page.gauge("config_generations_in_use", help, generations.in_use() as u64)?;
+        let results = [("applied", reloads.applied()), ("refused", reloads.refused())];
+        let help = "Reloads of the settings, by result";
+        page.counters("config_reloads", help, labelled("result", results.into_iter()))?;
+        let help = "Whether the last reload was applied: 1, or 0 where its settings were refused and the old ones are in force";
+        page.gauge("config_last_reload_successful", help, reloads.last_was_applied().into())?;
+        let help = "When the settings in force were applied, in seconds since 1970";
+        let name = "config_last_reload_success_timestamp_seconds";
+        page.gauge(name, help, reloads.applied_at())?;
+        let help = "Keys that have changed and wait for a restart";
+        page.gauge("config_keys_waiting", help, reloads.waiting())
+    }
+
     fn exchanges(&self, page: &mut Page<'_>) -> fmt::Result {
-        let (exchanges, budget) = (&self.sources.exchanges, &self.sources.budget);
+        let (exchanges, budget) = (self.sources.generations.exchanges(), &self.sources.budget);
         let all = exchanges.series();
         let help = "Exchanges that ended, by route, method, status class and end";
         let counts = all
@@ -324,8 +347,8 @@ mod tests {
     use crate::queue::exchange::tests::exchange;
 
     fn page(format: Format) -> String {
-        let exchanges = Arc::<Exchanges>::default();
-        let routes = exchanges.routes(["/a"].into_iter());
+        let generations = Arc::new(Generations::begin(Settings::default()).unwrap());
+        let routes = generations.exchanges().routes(["/a"].into_iter());
         routes.began();
         routes.ended(&exchange(b"{}"), Some(1));
         let limits = QueueLimits {
@@ -333,7 +356,8 @@ mod tests {
             max_bytes: 1024,
         };
         let sources = Sources {
-            exchanges,
+            generations,
+            reloads: Arc::default(),
             queue: Queue::new(limits, 1),
             budget: Budget::new(1024),
             connections: Arc::default(),

@@ -10,6 +10,7 @@
 mod capture;
 mod collector;
 mod content_type;
+mod fixed;
 mod headers;
 mod limits;
 mod listener;

@@ -92,7 +92,7 @@ impl Process {
         })
     }
 
-    /// Sends SIGTERM, SIGINT, SIGSTOP or SIGCONT. Of no effect on one that has ended.
+    /// Sends a signal. Of no effect on one that has ended.
     pub(crate) fn signal(&mut self, signal: Signal) {
         if self.ended().is_none() {
             kill_process(Pid::from_child(&self.child), signal).expect("a signal to a child");

@@ -264,6 +264,11 @@ impl Sidelog {
         self.process.signal(Signal::INT);
     }
 
+    /// Sends SIGHUP.
+    pub fn hang_up(&mut self) {
+        self.process.signal(Signal::HUP);
+    }
+
     /// Ends it with SIGKILL.
     pub fn kill(&mut self) {
         self.process.kill();

@@ -25,11 +25,8 @@ pub(super) struct Source {
 /// Finds and reads the settings' text; `None` where neither flag nor variable names one.
 pub(super) fn find(config: Option<&Path>, env: &Environment) -> Result<Option<Source>, SettingsError> {
     let text = value_of(env, TEXT_VARIABLE);
-    let (flag, file) = match config {
-        Some(path) => ("--config", Some(path)),
-        None => (FILE_VARIABLE, value_of(env, FILE_VARIABLE).map(Path::new)),
-    };
-    match (file, text) {
+    let flag = config.map_or(FILE_VARIABLE, |_| "--config");
+    match (path(config, env), text) {
         (Some(path), None) => read(path, flag).map(Some),
         (None, Some(text)) => Ok(Some(Source {
             name: TEXT_VARIABLE.to_owned(),
@@ -44,6 +41,11 @@ pub(super) fn find(config: Option<&Path>, env: &Environment) -> Result<Option<So
             ),
         ))),
     }
+}
+
+/// The file that the flag or the variable names.
+pub(super) fn path<'a>(config: Option<&'a Path>, env: &'a Environment) -> Option<&'a Path> {
+    config.or_else(|| value_of(env, FILE_VARIABLE).map(Path::new))
 }
 
 fn read(path: &Path, flag: &str) -> Result<Source, SettingsError> {

@@ -1,43 +1,24 @@
 //! What is made of files, and made again when they change: certificates are renewed while traffic goes on.
 //!
-//! Files are looked at, not listened to: a look sees every way of replacing one, a Kubernetes secret's symbolic link
-//! too, and costs a `stat` a second, off the threads that serve.
-//!
 //! Invariants:
 //! - Files that can't be used are refused and named, once; what was made before stays in force
 //!   (`what_can_t_be_used_is_refused_and_the_old_stays`).
-//! - Files that are still being written are left alone until two looks see the same.
 
 use std::fmt;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-/// How often files are looked at.
-const LOOK: Duration = Duration::from_secs(1);
+use crate::files::{Files, LOOK};
 
 /// A value that is made of files.
 pub struct Watched<T> {
     what: String,
-    files: Vec<PathBuf>,
+    files: Files,
     make: Box<dyn Fn() -> anyhow::Result<T> + Send + Sync>,
     made: ArcSwap<T>,
-    seen: Mutex<Seen>,
-}
-
-/// Device, inode, size, and the times of the last change; `None` for a file that isn't there.
-type Stamp = Option<(u64, u64, u64, (i64, i64), (i64, i64))>;
-
-#[derive(Debug)]
-struct Seen {
-    /// The files that were last made use of, or refused.
-    judged: Vec<Stamp>,
-    /// Others, that the last look saw.
-    changing: Option<Vec<Stamp>>,
 }
 
 impl<T> fmt::Debug for Watched<T> {
@@ -58,14 +39,13 @@ impl<T> Watched<T> {
         files: Vec<PathBuf>,
         make: impl Fn() -> anyhow::Result<T> + Send + Sync + 'static,
     ) -> anyhow::Result<Self> {
-        let judged = stamps(&files);
+        let files = Files::new(files);
         let made = ArcSwap::from_pointee(make()?);
         Ok(Self {
             what,
             files,
             make: Box::new(make),
             made,
-            seen: Mutex::new(Seen { judged, changing: None }),
         })
     }
 
@@ -83,18 +63,9 @@ trait Follow: Send + Sync {
 
 impl<T: Send + Sync> Follow for Watched<T> {
     fn look(&self) {
-        let now = stamps(&self.files);
-        let mut seen = self.seen.lock();
-        if now == seen.judged {
-            seen.changing = None;
+        if !self.files.look() {
             return;
         }
-        if seen.changing.as_ref() != Some(&now) {
-            seen.changing = Some(now);
-            return;
-        }
-        seen.judged = now;
-        seen.changing = None;
         match (self.make)() {
             Ok(made) => {
                 self.made.store(Arc::new(made));
@@ -107,15 +78,6 @@ impl<T: Send + Sync> Follow for Watched<T> {
             ),
         }
     }
-}
-
-fn stamps(files: &[PathBuf]) -> Vec<Stamp> {
-    let stamp = |path: &PathBuf| {
-        let found = std::fs::metadata(path).ok()?;
-        let (changed, modified) = ((found.ctime(), found.ctime_nsec()), (found.mtime(), found.mtime_nsec()));
-        Some((found.dev(), found.ino(), found.size(), changed, modified))
-    };
-    files.iter().map(stamp).collect()
 }
 
 /// Everything that follows its files, for as long as it is in use.
@@ -168,7 +130,6 @@ impl Watch {
 mod tests {
     use super::*;
     use std::fs;
-    use std::os::unix::fs::symlink;
 
     fn number(path: PathBuf) -> Arc<Watched<u32>> {
         let file = path.clone();
@@ -193,24 +154,6 @@ mod tests {
         assert_eq!(*watched.get(), 1, "it may still be written");
         watch.look();
         assert_eq!(*watched.get(), 20);
-    }
-
-    #[test]
-    fn a_link_that_is_turned_counts_as_a_change() {
-        let folder = tempfile::tempdir().unwrap();
-        let at = |name: &str| folder.path().join(name);
-        for (name, text) in [("one", "1"), ("two", "2")] {
-            fs::create_dir(at(name)).unwrap();
-            fs::write(at(name).join("number"), text).unwrap();
-        }
-        symlink(at("one"), at("..data")).unwrap();
-        symlink("..data/number", at("number")).unwrap();
-        let watched = number(at("number"));
-        symlink(at("two"), at("..data_tmp")).unwrap();
-        fs::rename(at("..data_tmp"), at("..data")).unwrap();
-        watched.look();
-        watched.look();
-        assert_eq!(*watched.get(), 2);
     }
 
     #[test]
