@@ -1,7 +1,7 @@
 //! The keys that are read once, at the start: a reload leaves them as they are, and names them.
 //!
 //! Invariants:
-//! - A section is applied by a reload, or each of its keys stands here: what is forgotten doesn't compile.
+//! - A section is applied by a reload, or each of its keys stands here: a section or a key that is forgotten doesn't compile.
 
 use sidelog_chassis::admin::AdminSettings;
 use sidelog_chassis::logging::LogSettings;
@@ -9,15 +9,19 @@ use sidelog_chassis::nats::NatsSettings;
 
 use super::{Frame, Publish, Queue, Runtime, Service, Settings, ShutdownSettings, Spool, Traces};
 
-/// Gives every key of these sections the value that it has in `$running`; those that had another are pushed to `$told`.
+/// Gives every key of these sections the value that it has in `$running`; those that had another are pushed to `$told`. The
+/// other sections are applied, but for what the code beside this takes care of.
 macro_rules! keep {
-    ($new:ident, $running:ident, $told:ident; $($section:ident: $type:ident { $($key:ident)* })*) => {$(
-        let $type { $($key),* } = &$running.$section;
-        $(if $new.$section.$key != *$key {
-            $new.$section.$key.clone_from($key);
-            $told.push(concat!(stringify!($section), ".", stringify!($key)).to_owned());
-        })*
-    )*};
+    ($new:ident, $running:ident, $told:ident; $($section:ident: $type:ident { $($key:ident)* })*) => {
+        let Self { routes: _, redaction: _, limits: _, capture: _, listeners: _, $($section: _),* } = $running;
+        $(
+            let $type { $($key),* } = &$running.$section;
+            $(if $new.$section.$key != *$key {
+                $new.$section.$key.clone_from($key);
+                $told.push(concat!(stringify!($section), ".", stringify!($key)).to_owned());
+            })*
+        )*
+    };
 }
 
 impl Settings {
