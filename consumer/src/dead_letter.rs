@@ -59,7 +59,7 @@ impl DeadLetters {
             context: jetstream::new(connection.client.clone()),
             connection,
             settings,
-            outage: Outage::new("dead_letter"),
+            outage: Outage::new("dead_letter", &metrics.holds),
             metrics,
             making: tokio::sync::Mutex::default(),
             told: Mutex::default(),

@@ -110,8 +110,9 @@ impl Lanes {
             store: Store {
                 backoff: limits.lane.backoff.clone(),
                 failing: None,
-                outage: Outage::new("sink"),
+                outage: Outage::new("sink", &transfer.metrics.holds),
             },
+            stream_outage: Outage::new("stream", &transfer.metrics.holds),
             limits,
             transfer,
             sorter,
@@ -123,7 +124,6 @@ impl Lanes {
             at_work: HashMap::new(),
             quick: None,
             letters,
-            stream_outage: Outage::new("stream"),
         }
     }
 

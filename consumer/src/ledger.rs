@@ -96,6 +96,12 @@ impl Ledger {
         self.state.lock().held.len()
     }
 
+    /// When the server took the oldest message that is held, in Unix nanoseconds.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let state = self.state.lock();
+        state.held.values().map(|held| held.id.published).min()
+    }
+
     /// Tells the server that held messages are being worked on, those that were not told of for `age`.
     pub(crate) async fn progress(&self, age: Duration) {
         if self.client.connection_state() != connection::State::Connected {

@@ -12,6 +12,7 @@
 //! |---|---|
 //! | `source`, `durable` | fetches from the durable pull consumer, no more than there is room for |
 //! | `gaps`, `fit` | what expired unread, and what of the server doesn't fit the settings |
+//! | `lag` | how far behind it is |
 //! | `delivery`, `ledger` | a message on its way, and those that are not acknowledged yet |
 //! | `entry` | a message's lines, sorted: records, and what is none |
 //! | `lane`, `lanes` | the entries of each stream, collected by bytes and time, and whose turn it is |
@@ -44,6 +45,7 @@ mod entry;
 mod file;
 mod fit;
 mod gaps;
+mod lag;
 mod lane;
 mod lanes;
 mod ledger;
@@ -72,6 +74,7 @@ use backoff::Backoff;
 use dead_letter::{DeadLetters, Letters};
 use entry::Sorter;
 use file::Lines;
+use lag::Lag;
 use lane::LaneLimits;
 use lanes::{Lanes, LanesLimits};
 use ledger::Ledger;
@@ -118,6 +121,7 @@ impl Consumer {
         let admin = Admin::bind(settings.admin.address)?;
         let sink = sink(&settings, &metrics)?;
         let connection = nats::connect(&settings.nats, settings::PROGRAM.name).await?;
+        metrics.register_state(&mut registry, connection.clone());
         Ok(Self {
             settings,
             admin,
@@ -162,6 +166,7 @@ impl Consumer {
         let sorter = Sorter::new(&settings.nats.subject, settings.line_max());
         let dead_letters = DeadLetters::new(connection.clone(), settings.dead_letter_stream(), metrics.clone());
         let letters = Letters::new(dead_letters, Arc::clone(&ledger));
+        let lag = Lag::new(&settings, connection.clone(), Arc::clone(&ledger), metrics.lag.clone());
         let transfer = Transfer {
             sink,
             ledger: Arc::clone(&ledger),
@@ -181,6 +186,7 @@ impl Consumer {
                 }
             }),
             tokio::spawn(keep_held(Arc::clone(&ledger), acks)),
+            tokio::spawn(lag.watch()),
         ];
         let mut lanes = tokio::spawn(lanes.run(receiver));
         let broken = tokio::select! {
@@ -257,8 +263,8 @@ async fn keep_held(ledger: Arc<Ledger>, mut ack_wait: watch::Receiver<Duration>)
 fn sink(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Sink> {
     Ok(match settings.sink.kind {
         SinkKind::Loki => Sink::Loki(Box::new(Loki::new(&settings.loki, metrics.clone())?)),
-        SinkKind::File => Sink::Lines(Lines::file(&settings.sink, metrics.clone())?),
-        SinkKind::Stdout => Sink::Lines(Lines::stdout(metrics.clone())),
+        SinkKind::File => Sink::Lines(Box::new(Lines::file(&settings.sink, metrics.clone())?)),
+        SinkKind::Stdout => Sink::Lines(Box::new(Lines::stdout(metrics.clone()))),
     })
 }
 

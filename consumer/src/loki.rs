@@ -36,9 +36,10 @@ impl Loki {
     /// # Errors
     /// When a certificate, key or secret file can't be read or isn't what it should be; the key is named.
     pub(crate) fn new(settings: &LokiSettings, metrics: Metrics) -> anyhow::Result<Self> {
+        let labels = Labels::new(settings.max_services, &metrics);
         Ok(Self {
             client: Client::new(settings, metrics)?,
-            labels: Mutex::new(Labels::new(settings.max_services)),
+            labels: Mutex::new(labels),
         })
     }
 

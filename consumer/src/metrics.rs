@@ -2,12 +2,21 @@
 //!
 //! Invariant: after a run in which nothing was cut short, `records_received = records_stored + dead_letters`.
 
-use prometheus_client::encoding::EncodeLabelSet;
+use std::fmt;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
+use sidelog_chassis::nats::Connection;
+
+use crate::dead_letter::Reason;
+use crate::outage::Holds;
 
 /// A reason of a closed set.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -21,6 +30,15 @@ pub(crate) struct StatusLabel {
     pub(crate) status: String,
 }
 
+/// A label of Loki's streams.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct LabelLabel {
+    pub(crate) label: &'static str,
+}
+
+/// Seconds.
+pub(crate) type Seconds = Gauge<f64, AtomicU64>;
+
 /// Handles to the registered metrics; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -28,6 +46,7 @@ pub(crate) struct Metrics {
     pub(crate) redelivered: Counter,
     pub(crate) records_received: Counter,
     pub(crate) records_stored: Counter,
+    pub(crate) stored_bytes: Counter,
     pub(crate) records_late: Counter,
     pub(crate) given_back: Counter,
     pub(crate) lost_messages: Counter,
@@ -38,6 +57,22 @@ pub(crate) struct Metrics {
     pub(crate) batch_bytes: Histogram,
     pub(crate) acks: Counter,
     pub(crate) inflight_bytes: Gauge,
+    pub(crate) lag: LagMetrics,
+    pub(crate) label_values: Family<LabelLabel, Gauge>,
+    pub(crate) label_values_limit: Family<LabelLabel, Gauge>,
+    pub(crate) holds: Holds,
+}
+
+/// How far behind the consumer is, and what of it the stream may lose.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct LagMetrics {
+    pub(crate) messages: Gauge,
+    pub(crate) unread_messages: Gauge,
+    pub(crate) age: Seconds,
+    pub(crate) stream_bytes: Gauge,
+    pub(crate) stream_bytes_limit: Gauge,
+    pub(crate) stream_age: Seconds,
+    pub(crate) stream_age_limit: Seconds,
 }
 
 impl Metrics {
@@ -48,6 +83,7 @@ impl Metrics {
             redelivered: Counter::default(),
             records_received: Counter::default(),
             records_stored: Counter::default(),
+            stored_bytes: Counter::default(),
             records_late: Counter::default(),
             given_back: Counter::default(),
             lost_messages: Counter::default(),
@@ -58,11 +94,27 @@ impl Metrics {
             batch_bytes: Histogram::new(exponential_buckets(1024.0, 4.0, 8)),
             acks: Counter::default(),
             inflight_bytes: Gauge::default(),
+            lag: LagMetrics::default(),
+            label_values: Family::default(),
+            label_values_limit: Family::default(),
+            holds: Holds::default(),
         };
+        // A count that begins with its first letter would not be seen to rise.
+        for reason in Reason::names() {
+            drop(metrics.dead_letters.get_or_create(&ReasonLabel { reason }));
+        }
         metrics.register_messages(registry);
         metrics.register_records(registry);
         metrics.register_pushes(registry);
+        metrics.register_streams(registry);
+        metrics.lag.register(registry);
         metrics
+    }
+
+    /// Registers what is told of the process as a whole.
+    pub(crate) fn register_state(&self, registry: &mut Registry, connection: Connection) {
+        let holds = self.holds.clone();
+        registry.register_collector(Box::new(State { holds, connection }));
     }
 
     // The encoder adds `_total` to counters and the full stop to help texts.
@@ -112,6 +164,11 @@ impl Metrics {
             self.records_stored.clone(),
         );
         registry.register(
+            "sidelog_stored_bytes",
+            "Bytes of the lines that the store has taken",
+            self.stored_bytes.clone(),
+        );
+        registry.register(
             "sidelog_records_late",
             "Records too far behind their stream, which went to the stream of their hour (label late)",
             self.records_late.clone(),
@@ -139,11 +196,90 @@ impl Metrics {
             "Bytes of lines in a batch, at each attempt to store it",
             self.batch_bytes.clone(),
         );
+    }
+
+    fn register_streams(&self, registry: &mut Registry) {
         registry.register(
             "sidelog_consumer_streams_held",
             "Streams that the store refuses for now while it takes others",
             self.streams_held.clone(),
         );
+        registry.register(
+            "sidelog_consumer_label_values",
+            "Distinct values of a label of Loki's streams",
+            self.label_values.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_label_values_limit",
+            "How many there may be; further ones become the value other (loki.max_services)",
+            self.label_values_limit.clone(),
+        );
+    }
+}
+
+impl LagMetrics {
+    fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "sidelog_consumer_lag_messages",
+            "JetStream messages of the durable that nobody has acknowledged; of several consumers take the maximum",
+            self.messages.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_unread_messages",
+            "Those of them that were not delivered to any consumer yet; of several consumers take the maximum",
+            self.unread_messages.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_lag_age_seconds",
+            "Age of the oldest message that is not acknowledged; 0 without any; of several consumers take the maximum",
+            self.age.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_stream_bytes",
+            "Bytes that the stream holds, read or not",
+            self.stream_bytes.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_stream_limit_bytes",
+            "The stream's max_bytes, from which on the oldest messages go; 0 without one",
+            self.stream_bytes_limit.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_stream_age_seconds",
+            "Age of the oldest message that the stream still holds, read or not",
+            self.stream_age.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_stream_limit_seconds",
+            "The stream's max_age, after which messages go; 0 without one",
+            self.stream_age_limit.clone(),
+        );
+    }
+}
+
+/// What is so now, and is read when somebody scrapes.
+#[derive(Debug)]
+struct State {
+    holds: Holds,
+    connection: Connection,
+}
+
+impl Collector for State {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let build = [("program", "sidelog-consumer"), ("version", env!("CARGO_PKG_VERSION"))];
+        let help = "The program and its version";
+        let mut info = encoder.encode_descriptor("sidelog_build", help, None, MetricType::Info)?;
+        info.encode_info(&build)?;
+        let help = "Whether there is a connection to NATS: 1 or 0";
+        let connected = encoder.encode_descriptor("sidelog_nats_connected", help, None, MetricType::Gauge)?;
+        ConstGauge::new(u64::from(self.connection.is_connected())).encode(connected)?;
+        let help = "Whether something is in the way of a part (source, sink, stream, dead_letter), and what: 1 or 0";
+        let mut held = encoder.encode_descriptor("sidelog_consumer_held", help, None, MetricType::Gauge)?;
+        for (part, in_the_way) in self.holds.now() {
+            let labels = [("part", part), ("reason", in_the_way.map_or("", |hold| hold.kind))];
+            ConstGauge::new(u64::from(in_the_way.is_some())).encode(held.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -164,6 +300,10 @@ mod tests {
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
         assert!(text.contains("sidelog_records_stored_total 1"));
         assert!(text.contains("sidelog_dead_letters_total{reason=\"empty\"} 1"));
+        assert!(
+            text.contains("sidelog_dead_letters_total{reason=\"too_old\"} 0"),
+            "before there is one"
+        );
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             assert!(line.starts_with("sidelog_"), "{line}");
         }

@@ -2,8 +2,9 @@
 //!
 //! Invariants: the first report of a kind is logged, the same kind again only every [`REMIND`], and the end of an
 //! outage only if its beginning was logged. A store that answers now this and now that can't fill the log: the same
-//! kind is told at most every [`QUIET`].
+//! kind is told at most every [`QUIET`]. What is in the way now is told by [`Holds`] as it is, to whoever asks.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -19,7 +20,36 @@ const QUIET: Duration = Duration::from_secs(30);
 pub(crate) struct Outage {
     /// Names the thing, as a log field.
     part: &'static str,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+}
+
+/// Every outage there may be, for the metrics and for people.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Holds(Arc<Mutex<Vec<Part>>>);
+
+/// The name of a part, and what is in its way.
+type Part = (&'static str, Arc<Mutex<State>>);
+
+/// What is in the way of one part now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct InTheWay {
+    pub(crate) kind: &'static str,
+    pub(crate) since: Instant,
+}
+
+impl Holds {
+    /// Each part, and what is in its way.
+    pub(crate) fn now(&self) -> Vec<(&'static str, Option<InTheWay>)> {
+        let parts = self.0.lock();
+        let now = |state: &Mutex<State>| {
+            let state = state.lock();
+            state
+                .now
+                .as_ref()
+                .map(|Now { kind, since, .. }| InTheWay { kind, since: *since })
+        };
+        parts.iter().map(|(part, state)| (*part, now(state))).collect()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -36,11 +66,11 @@ struct Now {
 }
 
 impl Outage {
-    pub(crate) fn new(part: &'static str) -> Self {
-        Self {
-            part,
-            state: Mutex::default(),
-        }
+    /// `holds` tells of it from now on.
+    pub(crate) fn new(part: &'static str, holds: &Holds) -> Self {
+        let state = Arc::default();
+        holds.0.lock().push((part, Arc::clone(&state)));
+        Self { part, state }
     }
 
     /// Something of this `kind` is in the way; `advice` says what, and what to do about it.
@@ -90,7 +120,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_told_when_it_begins_when_it_changes_and_when_it_ends() {
-        let outage = Outage::new("store");
+        let outage = Outage::new("store", &Holds::default());
         let start = Instant::now();
         assert_eq!(outage.begin("away", start), Some(Duration::ZERO));
         assert_eq!(outage.begin("away", start + SECOND), None);
@@ -101,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_outage_that_lasts_is_told_again() {
-        let outage = Outage::new("store");
+        let outage = Outage::new("store", &Holds::default());
         let start = Instant::now();
         assert!(outage.begin("away", start).is_some());
         assert_eq!(outage.begin("away", start + REMIND - SECOND), None);
@@ -110,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_store_that_flaps_does_not_fill_the_log() {
-        let outage = Outage::new("store");
+        let outage = Outage::new("store", &Holds::default());
         let start = Instant::now();
         let mut lines = 0;
         for second in 0..QUIET.as_secs() as u32 {
@@ -118,5 +148,23 @@ mod tests {
             lines += usize::from(outage.end(start + SECOND * second).is_some());
         }
         assert_eq!(lines, 2);
+    }
+
+    #[test]
+    fn what_is_in_the_way_is_told_from_its_beginning_to_its_end() {
+        let holds = Holds::default();
+        let (store, _source) = (Outage::new("store", &holds), Outage::new("source", &holds));
+        let start = Instant::now();
+        let told = |kind, since| vec![("store", Some(InTheWay { kind, since })), ("source", None)];
+        store.begin("away", start);
+        assert_eq!(holds.now(), told("away", start));
+        store.begin("denied", start + SECOND);
+        assert_eq!(
+            holds.now(),
+            told("denied", start),
+            "the store has been missed since then"
+        );
+        store.end(start + SECOND * 2);
+        assert_eq!(holds.now(), [("store", None), ("source", None)]);
     }
 }

@@ -14,7 +14,7 @@ use crate::loki::Loki;
 #[derive(Debug)]
 pub(crate) enum Sink {
     Loki(Box<Loki>),
-    Lines(Lines),
+    Lines(Box<Lines>),
 }
 
 impl Sink {

@@ -91,11 +91,11 @@ impl Source {
             connection,
             ledger,
             gaps: Gaps::new(metrics.clone()),
+            outage: Outage::new("source", &metrics.holds),
             metrics,
             budget: Arc::new(Semaphore::new(memory_max)),
             memory_max,
             deliveries,
-            outage: Outage::new("source"),
         }
     }
 

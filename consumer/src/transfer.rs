@@ -41,6 +41,7 @@ impl Transfer {
         let answer = self.sink.push(&stream, &held.part).await;
         if answer == Answer::Stored {
             self.metrics.records_stored.inc_by(held.part.len() as u64);
+            self.metrics.stored_bytes.inc_by(bytes(&held.part) as u64);
             for entry in &held.part {
                 self.ledger.settle(&entry.delivery).await;
             }

@@ -47,6 +47,9 @@ pub enum DecodeError {
 }
 
 impl DecodeError {
+    /// Every [`reason`](Self::reason).
+    pub const REASONS: [&'static str; 6] = ["not_utf8", "not_json", "not_an_object", "schema", "value", "no_time"];
+
     /// A short name for counting, one per variant.
     #[must_use]
     pub const fn reason(&self) -> &'static str {

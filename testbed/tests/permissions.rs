@@ -91,6 +91,23 @@ async fn what_the_store_refuses_is_set_aside_and_an_operator_sends_it_again() {
 }
 
 #[tokio::test]
+async fn a_consumer_that_may_not_fetch_tells_how_old_what_it_misses_is() {
+    let fetch = "\"$JS.API.CONSUMER.MSG.NEXT.logs.sidelog-consumer\", ";
+    let without = users().replace(fetch, "");
+    assert_ne!(without, users());
+    let nats = NatsServer::with_config(&without).await;
+    let (upstream, loki) = (Upstream::start(), LokiDouble::start());
+    let proxy = proxy(&upstream).env("NATS_URL", url_of("proxy", &nats)).start().await;
+    let consumer = consumer(&loki).env("NATS_URL", url_of("consumer", &nats)).start().await;
+    assert_eq!(http::client().get(proxy.url()).send().await.unwrap().status(), 200);
+    wait::until("the lag has an age", async || {
+        consumer.metric("sidelog_consumer_unread_messages", "").await == 1.0
+            && consumer.metric("sidelog_consumer_lag_age_seconds", "").await > 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn nobody_may_do_what_is_another_s() {
     let nats = NatsServer::with_config(&users()).await;
     for (user, may_not_publish, may_not_subscribe) in [

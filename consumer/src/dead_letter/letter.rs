@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_nats::HeaderValue;
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
+use sidelog_record::DecodeError;
 
 use crate::delivery::Delivery;
 use crate::entry::Entry;
@@ -42,6 +43,19 @@ pub(crate) enum Reason {
 }
 
 impl Reason {
+    /// The names of all, those of lines that are no record first.
+    pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+        let others = [
+            Self::Empty,
+            Self::TooLong,
+            Self::TooOld,
+            Self::TooNew,
+            Self::Refused,
+            Self::TooLarge,
+        ];
+        DecodeError::REASONS.into_iter().chain(others.map(Self::as_str))
+    }
+
     /// The name in the metric and in [`HEADER_REASON`].
     pub(crate) fn as_str(self) -> &'static str {
         match self {

@@ -12,8 +12,10 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use prometheus_client::metrics::gauge::Gauge;
 
 use crate::entry::Entry;
+use crate::metrics::{LabelLabel, Metrics};
 
 /// Environments are few by nature; a program that puts something else there shall not open streams without end.
 const MAX_ENVIRONMENTS: usize = 32;
@@ -41,10 +43,10 @@ struct LabelSet {
 }
 
 impl Labels {
-    pub(super) fn new(max_services: usize) -> Self {
+    pub(super) fn new(max_services: usize, metrics: &Metrics) -> Self {
         Self {
-            services: Places::new("service", "loki.max_services", max_services),
-            environments: Places::new("env", "at most 32 environments", MAX_ENVIRONMENTS),
+            services: Places::new("service", "loki.max_services", max_services, metrics),
+            environments: Places::new("env", "at most 32 environments", MAX_ENVIRONMENTS, metrics),
             rendered: HashMap::new(),
         }
     }
@@ -98,16 +100,21 @@ struct Places {
     key: &'static str,
     max: usize,
     taken: HashSet<String>,
+    count: Gauge,
     told: bool,
 }
 
 impl Places {
-    fn new(label: &'static str, key: &'static str, max: usize) -> Self {
+    fn new(label: &'static str, key: &'static str, max: usize, metrics: &Metrics) -> Self {
+        let of = LabelLabel { label };
+        let limit = i64::try_from(max).unwrap_or(i64::MAX);
+        metrics.label_values_limit.get_or_create(&of).set(limit);
         Self {
             label,
             key,
             max,
             taken: HashSet::new(),
+            count: metrics.label_values.get_or_create_owned(&of),
             told: false,
         }
     }
@@ -118,6 +125,7 @@ impl Places {
         }
         if self.taken.len() < self.max {
             self.taken.insert(value.to_owned());
+            self.count.inc();
             return value;
         }
         if !self.told {
@@ -156,12 +164,18 @@ fn escape(out: &mut String, value: &str) {
 
 #[cfg(test)]
 mod tests {
+    use prometheus_client::registry::Registry;
+
     use super::*;
     use crate::entry::tests::entry;
 
+    fn labels(max_services: usize) -> Labels {
+        Labels::new(max_services, &Metrics::register(&mut Registry::default()))
+    }
+
     #[test]
     fn beyond_the_limit_services_share_one_label_and_known_ones_keep_theirs() {
-        let mut limit = Labels::new(2);
+        let mut limit = labels(2);
         let mut service = |name: &str| limit.of(&entry(name, 1, ""));
         assert!(service("a").contains(r#"service="a""#));
         assert!(service("b").contains(r#"service="b""#));
@@ -171,7 +185,7 @@ mod tests {
 
     #[test]
     fn each_environment_and_level_of_a_service_is_a_label_set_of_its_own_rendered_once() {
-        let mut labels = Labels::new(9);
+        let mut labels = labels(9);
         let mut entry = entry("a", 1, "");
         let first = labels.of(&entry);
         assert!(Arc::ptr_eq(&first, &labels.of(&entry)));
@@ -198,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_value_can_not_break_out_of_its_quotes() {
-        let mut limit = Labels::new(9);
+        let mut limit = labels(9);
         let labels = limit.of(&entry("a\"} or {\\\n", 1, ""));
         assert_eq!(&*labels, r#"{env="test", level="info", service="a\"} or {\\\u000a"}"#);
     }

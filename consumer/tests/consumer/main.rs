@@ -7,6 +7,7 @@
 //! | `bad_input` | what is no record is set aside, the rest arrives |
 //! | `command_line` | settings, exit statuses |
 //! | `dead_letters` | the commands that list and resend them |
+//! | `lag` | how far behind it is, and what is in its way |
 //! | `late` | entries too far behind, too old, too new |
 //! | `restarts` | stores, servers and consumers that go away and come back |
 //! | `sinks` | files and standard output |
@@ -20,6 +21,7 @@ mod bad_input;
 mod bench;
 mod command_line;
 mod dead_letters;
+mod lag;
 mod late;
 mod restarts;
 mod sinks;
