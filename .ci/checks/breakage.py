@@ -8,8 +8,10 @@ import tempfile
 import compose
 import files
 import grafana
+import prometheus
 from report import REPOSITORY, Report
 
+ALERTS = "config/prometheus/alerts.yaml"
 BOARD = "config/grafana/dashboards/microservices-logs.json"
 SOURCES = grafana.DATASOURCES
 
@@ -42,6 +44,9 @@ FAULTS = [
     ("config/nats/nats.conf", "max_payload", "max_payloads", "nats-server"),
     ("config/loki/loki.yaml", "reject_old_samples_max_age", "reject_old_samples_age", "loki"),
     ("config/jaeger/jaeger.yaml", "ephemeral", "ephemerals", "jaeger"),
+    (ALERTS, "(sidelog_spool_limit_bytes > 0) > 0.75", "(sidelog_spool_limit_bytes > 0) > 0.85", "SidelogSpoolFilling"),
+    (ALERTS, "alert: SidelogDown", "alert: SidelogAway", "SidelogAway is tested"),
+    ("config/prometheus/prometheus.yml", "rule_files", "rules", "promtool check config"),
     (SOURCES, "customQuery", "customQueries", "knows no"),
     (SOURCES, "datasourceUid: jaeger", "datasourceUid: tempo", "that is there"),
     (SOURCES, "http://loki:3100", "http://loki:3101", "compose.yml has"),
@@ -85,6 +90,7 @@ def failures(root, loki):
         lambda: files.check(root, report, quick=False),
         lambda: compose.check(root, report),
         lambda: grafana.check(root, report),
+        lambda: prometheus.check(root, report),
         lambda: grafana.check_queries(root, loki, report),
     ]
     for part in parts:
