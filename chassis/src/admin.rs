@@ -4,6 +4,8 @@
 //! - at most [`MAX_CONNECTIONS`] connections, each for one request and [`CONNECTION_TIME`] at most: a scraper that hangs
 //!   holds nothing up
 //! - what isn't for everybody answers to loopback alone (`admin/verb.rs`)
+//! - what troubles the program without stopping it is told by `/livez` and `/readyz`, and makes neither fail
+//!   (`troubles_are_told_and_change_no_status`)
 //! - `/readyz` is 503 from the moment a shutdown is requested, while the rest still answers
 
 pub mod client;
@@ -24,7 +26,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -49,7 +51,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// `[admin]`. The default address belongs to the program, so there is no `Default`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdminSettings {
     /// Where the endpoints are served; port 0 is any free port.
@@ -68,6 +70,9 @@ pub struct BindError {
 
 /// Whether the program can do its work; asked at each `/readyz`.
 pub type Ready = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// What is not as it should be, though the program does its work: told below `ok`, one line each.
+pub type Troubles = Arc<dyn Fn() -> Vec<String> + Send + Sync>;
 
 /// The bound admin endpoints.
 #[derive(Debug)]
@@ -174,6 +179,8 @@ pub struct Endpoints {
     pub metrics: Arc<dyn Scrape>,
     /// `/readyz`.
     pub ready: Ready,
+    /// What `/livez` and `/readyz` tell beside that; it never changes their status.
+    pub troubles: Troubles,
     /// The rest; no two at one path.
     pub verbs: Vec<Verb>,
 }
@@ -221,14 +228,22 @@ impl Served {
     }
 
     fn live(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
-        response(StatusCode::OK, TEXT, "ok\n")
+        response(StatusCode::OK, TEXT, self.well())
+    }
+
+    fn well(&self) -> String {
+        let troubles = (self.endpoints.troubles)().into_iter();
+        std::iter::once("ok".to_owned())
+            .chain(troubles)
+            .map(|line| line + "\n")
+            .collect()
     }
 
     fn readiness(&self, _: &HeaderMap) -> Response<Full<Bytes>> {
         if self.shutdown.is_requested() {
             response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "shutting down\n")
         } else if (self.endpoints.ready)() {
-            response(StatusCode::OK, TEXT, "ok\n")
+            response(StatusCode::OK, TEXT, self.well())
         } else {
             response(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n")
         }

@@ -17,6 +17,7 @@ mod environment;
 mod fault;
 pub mod file;
 mod problem;
+pub mod shown;
 mod source;
 mod tree;
 

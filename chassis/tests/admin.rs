@@ -20,6 +20,7 @@ use tokio::task::JoinHandle;
 struct Served {
     address: SocketAddr,
     ready: Arc<AtomicBool>,
+    troubled: Arc<AtomicBool>,
     shutdown: Shutdown,
     task: JoinHandle<std::io::Result<()>>,
 }
@@ -37,6 +38,7 @@ impl Served {
         registry.register("exchanges", "Exchanges seen", counter.clone());
         counter.inc_by(3);
         let ready = Arc::new(AtomicBool::new(false));
+        let troubled = Arc::new(AtomicBool::new(false));
         let shutdown = Shutdown::new();
         let is_ready = {
             let ready = Arc::clone(&ready);
@@ -45,6 +47,11 @@ impl Served {
         let endpoints = Endpoints {
             metrics: Arc::new(registry),
             ready: is_ready,
+            troubles: {
+                let troubled = Arc::clone(&troubled);
+                let told = || "the store is away".to_owned();
+                Arc::new(move || troubled.load(Ordering::Relaxed).then(told).into_iter().collect())
+            },
             verbs: vec![Verb::new(Method::PUT, "/echo", |body| match body {
                 b"" => Err("write something".to_owned()),
                 body => Ok(Page::text(String::from_utf8_lossy(body))),
@@ -54,6 +61,7 @@ impl Served {
         Self {
             address,
             ready,
+            troubled,
             shutdown,
             task,
         }
@@ -268,4 +276,19 @@ fn a_taken_port_is_an_error_that_names_the_key() {
         "{error}"
     );
     assert!(error.contains("another process listens there"), "{error}");
+}
+
+#[tokio::test]
+async fn troubles_are_told_and_change_no_status() {
+    let served = Served::start();
+    served.troubled.store(true, Ordering::Relaxed);
+    let told = "\r\n\r\nok\nthe store is away\n";
+    let live = served.get("/livez").await;
+    assert!(live.starts_with("HTTP/1.1 200") && live.ends_with(told), "{live}");
+    let unready = served.get("/readyz").await;
+    assert!(unready.starts_with("HTTP/1.1 503"), "{unready}");
+    served.ready.store(true, Ordering::Relaxed);
+    let ready = served.get("/readyz").await;
+    assert!(ready.starts_with("HTTP/1.1 200") && ready.ends_with(told), "{ready}");
+    served.stop().await;
 }

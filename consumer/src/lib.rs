@@ -66,6 +66,7 @@ use sidelog_chassis::admin::{Admin, Endpoints};
 use sidelog_chassis::drain::Shutdown;
 use sidelog_chassis::logging;
 use sidelog_chassis::nats::{self, Connection};
+use sidelog_chassis::settings::shown;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -80,6 +81,7 @@ use lanes::{Lanes, LanesLimits};
 use ledger::Ledger;
 use loki::Loki;
 use metrics::Metrics;
+use outage::{Holds, InTheWay};
 use settings::{Settings, SinkKind};
 use sink::Sink;
 use source::Source;
@@ -153,6 +155,8 @@ impl Consumer {
             sink,
         } = self;
         let ledger = Arc::new(Ledger::new(connection.client.clone(), metrics.clone()));
+        let (holds, connected) = (metrics.holds.clone(), connection.clone());
+        let in_force = Arc::new(settings.clone());
         let (sender, receiver) = mpsc::channel(QUEUE);
         let (ack_wait, acks) = watch::channel(settings.source.ack_wait);
         let source = Source::new(
@@ -176,7 +180,8 @@ impl Consumer {
         let endpoints = Endpoints {
             metrics: Arc::new(registry),
             ready: Arc::new(|| true),
-            verbs: vec![logging::verb()],
+            troubles: Arc::new(move || troubles(&holds, &connected)),
+            verbs: vec![logging::verb(), shown::verb(move || Arc::clone(&in_force))],
         };
         let served = admin.serve(endpoints, shutdown.clone());
         let helpers = [
@@ -258,6 +263,19 @@ async fn keep_held(ledger: Arc<Ledger>, mut ack_wait: watch::Receiver<Duration>)
             Ok(()) = ack_wait.changed() => {}
         }
     }
+}
+
+/// What an operator is to know.
+fn troubles(holds: &Holds, connection: &Connection) -> Vec<String> {
+    let nats = (!connection.is_connected()).then(|| "no connection to NATS".to_owned());
+    let held = holds.now().into_iter().filter_map(|(part, in_the_way)| {
+        let InTheWay { kind, since } = in_the_way?;
+        let seconds = since.elapsed().as_secs();
+        Some(format!(
+            "{part} is held for {seconds} s: {kind}; the log says what to do"
+        ))
+    });
+    nats.into_iter().chain(held).collect()
 }
 
 fn sink(settings: &Settings, metrics: &Metrics) -> anyhow::Result<Sink> {

@@ -10,8 +10,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::admin::AdminSettings;
 use sidelog_chassis::logging::LogSettings;
 use sidelog_chassis::nats::{NatsSettings, check_stream_name, check_subject};
@@ -45,7 +45,7 @@ const fn variable(name: &'static str, key: &'static str) -> Variable {
 }
 
 /// Everything that can be set.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Where records come from: server, stream, credentials.
@@ -84,7 +84,7 @@ impl Default for Settings {
 }
 
 /// `[source]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SourceSettings {
     /// The durable's name; consumers with the same name share the work.
@@ -111,7 +111,7 @@ impl Default for SourceSettings {
 }
 
 /// `[sink]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SinkSettings {
     /// Which store.
@@ -143,7 +143,7 @@ impl Default for SinkSettings {
 }
 
 /// When the `file` sink syncs what it wrote to the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SyncPolicy {
     /// With each batch, before its messages are acknowledged: a machine that loses power loses nothing.
@@ -154,7 +154,7 @@ pub enum SyncPolicy {
 }
 
 /// A store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SinkKind {
     /// Loki, or what takes Loki's push protocol.
@@ -167,7 +167,7 @@ pub enum SinkKind {
 }
 
 /// `[dead_letter]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DeadLetterSettings {
     /// The stream's name.
@@ -191,7 +191,7 @@ impl Default for DeadLetterSettings {
 }
 
 /// `[shutdown]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownSettings {
     /// The longest the end may take.

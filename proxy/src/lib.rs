@@ -34,6 +34,7 @@ use http::Method;
 use sidelog_chassis::admin::{Admin, Endpoints, Page, Verb};
 use sidelog_chassis::drain::Shutdown;
 use sidelog_chassis::logging;
+use sidelog_chassis::settings::shown;
 use uuid::Uuid;
 
 pub mod cli;
@@ -52,6 +53,7 @@ use metrics::{Metrics, Sources};
 use queue::{Queue, QueueLimits};
 use reload::{Origin, Reloader};
 use settings::Settings;
+use shipping::counts::Counts;
 use shipping::record::Identity;
 use shipping::{Setup, Shipping};
 use traffic::capture::{Budget, Recorder};
@@ -141,7 +143,12 @@ impl Sidecar {
             shipping: Arc::default(),
             spans: Arc::default(),
         };
+        let counts = Arc::clone(&counted.shipping);
         let metrics = Metrics::new(counted.clone(), &settings);
+        let shown = shown::verb({
+            let generations = Arc::clone(&generations);
+            move || Arc::new(generations.in_force().settings.clone())
+        });
         let recorder = Arc::new(Recorder {
             queue: Arc::clone(&queue),
             budget,
@@ -153,7 +160,7 @@ impl Sidecar {
             identity,
             port,
             queue: Arc::clone(&queue),
-            counts: counted.shipping,
+            counts: Arc::clone(&counts),
             spans: counted.spans,
             shutdown: shutdown.clone(),
         })?;
@@ -165,7 +172,8 @@ impl Sidecar {
         let endpoints = Endpoints {
             metrics: Arc::new(metrics),
             ready: Arc::new(move || ready.load(Ordering::Acquire)),
-            verbs: vec![drain_verb(shutdown.clone()), logging::verb()],
+            troubles: Arc::new(move || troubles(&counts)),
+            verbs: vec![drain_verb(shutdown.clone()), logging::verb(), shown],
         };
         let admin = admin.serve(endpoints, shutdown.clone());
         runtime.block_on(async {
@@ -185,6 +193,12 @@ impl Sidecar {
         tell_end(&queue);
         Ok(())
     }
+}
+
+/// What an operator is to know, though traffic goes on.
+fn troubles(shipping: &Counts) -> Vec<String> {
+    let nats = (!shipping.is_connected()).then(|| "no connection to NATS: records go to the spool".to_owned());
+    shipping.pulse().trouble().into_iter().chain(nats).collect()
 }
 
 fn queue_limits(settings: &Settings) -> QueueLimits {

@@ -259,7 +259,11 @@ impl Counts {
         let help = "Times that the spool's disk refused something";
         page.counter("spool_errors", help, shipping.spool_errors())?;
         let help = "Faults of sidelog that shipping went on after";
-        page.counter("shipping_panics", help, shipping.panics())
+        page.counter("shipping_panics", help, shipping.panics())?;
+        let help = "Whether the thread that ships runs: 0 when it has ended or is stuck";
+        page.gauge("shipping_up", help, shipping.pulse().is_up().into())?;
+        let help = "How long ago that thread should have been back from its rest or its work";
+        page.gauge("shipping_overdue_seconds", help, shipping.pulse().overdue().as_secs())
     }
 
     fn spans(&self, page: &mut Page<'_>) -> fmt::Result {

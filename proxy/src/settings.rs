@@ -28,8 +28,8 @@ mod upstream;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::admin::AdminSettings;
 use sidelog_chassis::logging::LogSettings;
 use sidelog_chassis::nats::NatsSettings;
@@ -98,7 +98,7 @@ const fn variable(name: &'static str, key: &'static str) -> Variable {
 }
 
 /// Everything that can be set.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Whose exchanges are recorded.
@@ -161,7 +161,7 @@ impl Default for Settings {
 }
 
 /// `[service]`: what records and spans say of the service, in the words of OpenTelemetry's resource conventions.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Service {
     /// `service.name`; also the last part of the subject.
@@ -188,7 +188,7 @@ impl Default for Service {
 }
 
 /// `[shutdown]`: from the first signal to the end.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ShutdownSettings {
     /// Still serving, no longer ready: the time that load balancers need to look elsewhere.
@@ -209,7 +209,7 @@ impl Default for ShutdownSettings {
 }
 
 /// `[runtime]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Runtime {
     /// Threads that serve traffic; shipping has one more.

@@ -14,6 +14,7 @@
 //! | [`jetstream`] | NATS |
 //! | [`delivery`] | outbox, disk and NATS put together |
 //! | [`pace`] | how long the thread rests between two rounds |
+//! | [`pulse`] | whether it lives |
 //!
 //! Invariants:
 //! - Nothing here is known to the request path, and the other way round: both know only the queue
@@ -48,6 +49,7 @@ pub mod otlp;
 pub mod outbox;
 pub mod outgoing;
 pub mod pace;
+pub mod pulse;
 pub mod record;
 pub mod redact;
 pub mod span;
@@ -71,6 +73,8 @@ use spans::{SpanCounts, Spans};
 
 /// How often it is looked whether NATS or the disk is back, and what may be sent from disk.
 const LOOK: Duration = Duration::from_millis(50);
+/// The longest rest, so that who looks knows whether the thread still gets up.
+const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How long spans may hold up the end of the process.
 const SPANS_AT_END: Duration = Duration::from_secs(1);
 /// What of the time to the deadline is kept for the disk: a quarter, and not more than this.
@@ -127,9 +131,11 @@ impl Shipping {
         })?;
         let redactor = Redactor::new().context("failed to build the redaction")?;
         let (finish, finishing) = watch::channel(None);
+        let alive = setup.counts.pulse().alive();
         let thread = std::thread::Builder::new()
             .name("shipping".to_owned())
             .spawn(move || {
+                let _alive = alive;
                 runtime.block_on(async move {
                     Shipper::new(setup, connection, exporter, redactor).run(finishing).await;
                 });
@@ -223,10 +229,12 @@ impl Shipper {
             self.work(false);
             let now = Instant::now();
             let rest = self.pace.rest(self.delivery.has_room(), self.due(now), now);
+            let until = rest.until.min(now + HEARTBEAT);
+            self.counts.pulse().back_at(until.into_std());
             tokio::select! {
                 () = self.delivery.next() => {}
                 () = next_export(&mut self.spans) => {}
-                () = tokio::time::sleep_until(rest.until) => {}
+                () = tokio::time::sleep_until(until) => {}
                 () = self.taker.holds(rest.or_holds) => {}
                 _ = finishing.changed() => {}
             }
@@ -382,6 +390,7 @@ impl Shipper {
         self.losses.note(begun, wall_clock());
         loop {
             let now = Instant::now();
+            self.counts.pulse().back_at((now + TICK).into_std());
             let is_saving =
                 !self.delivery.is_connected() || now >= save_from || self.delivery.stalled_for(now) >= patience;
             if is_saving {

@@ -15,6 +15,7 @@
 //! | [`OtlpDouble`] | a trace collector that answers as it is told |
 //! | [`Relay`] | a service that passes trace headers on |
 //! | [`Sidelog`] | our own binaries |
+//! | [`Seized`] | one thread of them, stopped |
 //!
 //! Invariants:
 //! - Every server listens on 127.0.0.1, at a port of its own ([`Port`]), and writes into a folder of its own.
@@ -44,6 +45,7 @@ mod otlp_double;
 mod port;
 mod process;
 mod relay;
+mod seized;
 mod sidelog;
 mod tls_door;
 mod tools;
@@ -60,6 +62,7 @@ pub use nats_server::NatsServer;
 pub use otlp_double::{OtlpAnswer, OtlpDouble, OtlpRequest};
 pub use port::Port;
 pub use relay::Relay;
+pub use seized::Seized;
 pub use sidelog::{Finished, Program, Sidelog, SidelogCommand};
 pub use tls_door::TlsDoor;
 pub use turnstile::Turnstile;

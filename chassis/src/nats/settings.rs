@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 
 use super::subject::{check_stream_name, check_subject};
 use super::url::NatsUrls;
 use crate::settings::{ByteSize, Misfit, Validate, duration};
 
 /// `[nats]`. `Debug` shows no credentials.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NatsSettings {
     /// The servers of the cluster.
@@ -50,7 +50,7 @@ pub struct NatsSettings {
 }
 
 /// `[nats.tls]`. TLS is used where the server or a `tls://` address asks for it, or `required` does.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsSettings {
     /// The certificates (PEM) that sign the server's; the system's where unset.
@@ -64,7 +64,7 @@ pub struct TlsSettings {
 }
 
 /// Where a stream keeps its messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StorageType {
     /// On disk.

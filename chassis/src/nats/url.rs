@@ -8,6 +8,7 @@ use std::str::FromStr;
 use async_nats::ServerAddr;
 use percent_encoding::percent_decode_str;
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// The credentials in a URL. `Debug` doesn't show them.
 #[derive(Clone, PartialEq, Eq)]
@@ -193,6 +194,12 @@ impl fmt::Display for NatsUrls {
             write!(f, "{comma}{url}")?;
         }
         Ok(())
+    }
+}
+
+impl Serialize for NatsUrls {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use serde::de::{Deserializer, Error, Visitor};
+use serde::ser::Serializer;
 
 /// Reads an IP address with a port, `127.0.0.1:8080` or `[::1]:8080`; port 0 is any free port.
 ///
@@ -14,6 +15,15 @@ pub fn parse(text: &str) -> Result<SocketAddr, String> {
     text.trim().parse().map_err(|_| {
         format!("{text:?} is not an address to listen at; write an IP address and a port, such as \"0.0.0.0:8080\"")
     })
+}
+
+/// Serializes an address as a string.
+///
+/// # Errors
+///
+/// The serializer's.
+pub fn serialize<S: Serializer>(address: &SocketAddr, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(address)
 }
 
 /// Deserializes an address from a string.

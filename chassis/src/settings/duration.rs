@@ -7,6 +7,7 @@ use std::fmt::{self, Write};
 use std::time::Duration;
 
 use serde::de::{Deserializer, Error, Visitor};
+use serde::ser::Serializer;
 
 const UNITS: [(&str, u128); 7] = [
     ("d", 86_400_000_000_000),
@@ -64,6 +65,27 @@ pub fn format(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
+/// Serializes a duration as [`format`] writes it.
+///
+/// # Errors
+///
+/// The serializer's.
+pub fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&format(*duration))
+}
+
+/// The same, of a key that may be unset.
+///
+/// # Errors
+///
+/// The serializer's.
+pub fn serialize_option<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match duration {
+        Some(duration) => serialize(duration, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
 /// Deserializes a duration from a string.
 ///
 /// # Errors
@@ -75,6 +97,7 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duratio
 
 /// Durations that aren't 0.
 pub mod positive {
+    pub use super::serialize;
     use std::time::Duration;
 
     use serde::de::{Deserializer, Error};

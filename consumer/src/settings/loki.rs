@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::settings::{ByteSize, duration};
 
 use super::PushUrl;
 
 /// `[loki]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LokiSettings {
     /// The push endpoint.
@@ -65,7 +65,7 @@ impl Default for LokiSettings {
 }
 
 /// `[loki.basic_auth]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BasicAuth {
     /// The user.
@@ -75,7 +75,7 @@ pub struct BasicAuth {
 }
 
 /// `[loki.tls]`.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LokiTls {
     /// The certificates (PEM) that sign the store's; the system's where unset.

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use reqwest::Url;
 use serde::de::{Deserialize, Deserializer, Error};
+use serde::ser::{Serialize, Serializer};
 
 const DEFAULT: &str = "http://localhost:3100/loki/api/v1/push";
 
@@ -68,6 +69,13 @@ impl fmt::Display for PushUrl {
 impl fmt::Debug for PushUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for PushUrl {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let secret = if self.0.query().is_some() { "?***" } else { "" };
+        serializer.collect_str(&format_args!("{self}{secret}"))
     }
 }
 

@@ -1,7 +1,7 @@
 //! How far behind it is, and what is in its way.
 
 use testbed::wait::{obtain, until};
-use testbed::{Answer, Sidelog};
+use testbed::{Answer, Sidelog, http};
 
 use crate::bench::{Bench, frame, line};
 
@@ -86,7 +86,17 @@ async fn what_is_in_the_way_is_told_and_why_until_it_is_not() {
     })
     .await;
     assert_eq!(held("").await, 1.0, "and nothing else is");
+    let ready = async || {
+        let url = format!("{}/readyz", consumer.admin_url());
+        let answer = http::client().get(url).send().await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    let (status, text) = ready().await;
+    assert_eq!(status, 200, "{text}");
+    assert!(text.starts_with("ok\nsink is held for "), "{text}");
+    assert!(text.ends_with(" s: unauthorized; the log says what to do\n"), "{text}");
     bench.loki.always(Answer::Store);
     bench.all_acknowledged().await;
     assert_eq!(held("").await, 0.0);
+    assert_eq!(ready().await, (200, "ok\n".to_owned()));
 }

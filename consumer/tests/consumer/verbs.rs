@@ -1,6 +1,64 @@
 //! The admin endpoints that an operator asks for by hand.
 
+#![allow(
+    clippy::expect_used,
+    reason = "a test stops at the first thing that is not as it needs it"
+)]
+
+use sidelog_chassis::settings::{Environment, load, shown};
+use sidelog_consumer::settings::{PROGRAM, Settings};
 use testbed::{NatsServer, Sidelog, http, wait};
+
+const CANARY: &str = "CANARY";
+
+fn loaded(variables: &[(&str, &str)]) -> Settings {
+    let pairs = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    load(&PROGRAM, None, &pairs.collect::<Environment>()).expect("good settings")
+}
+
+#[test]
+fn the_settings_that_are_shown_load_again_and_hold_no_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    std::fs::write(&file, CANARY).unwrap();
+    let file = file.to_str().unwrap();
+    for settings in [
+        Settings::default(),
+        loaded(&[("SIDELOG_LOKI__TENANT", "a"), ("SIDELOG_LOKI__BEARER_TOKEN_FILE", file)]),
+        loaded(&[
+            ("SIDELOG_LOKI__BASIC_AUTH__USER", "me"),
+            ("SIDELOG_LOKI__BASIC_AUTH__PASSWORD_FILE", file),
+            ("SIDELOG_SINK__KIND", "file"),
+            ("SIDELOG_SINK__PATH", "/var/log/records"),
+        ]),
+    ] {
+        let text = shown::shown(&settings).unwrap();
+        assert!(!text.contains(CANARY), "{text}");
+        assert_eq!(loaded(&[("SIDELOG_CONFIG_TOML", &text)]), settings, "{text}");
+    }
+    for secret in [
+        ("LOKI_URL", "https://logs.example/push?token=CANARY"),
+        ("NATS_URL", "nats://me:CANARY@127.0.0.1:4222"),
+    ] {
+        let text = shown::shown(&loaded(&[secret])).unwrap();
+        assert!(text.contains("***") && !text.contains(CANARY), "{text}");
+        loaded(&[("SIDELOG_CONFIG_TOML", &text)]);
+    }
+}
+
+#[tokio::test]
+async fn a_running_consumer_shows_its_settings() {
+    let consumer = Sidelog::consumer()
+        .env("NATS_URL", "nats://me:CANARY@127.0.0.1:1")
+        .env("SIDELOG_SINK__KIND", "stdout")
+        .start()
+        .await;
+    let url = format!("{}/config", consumer.admin_url());
+    let text = http::client().get(url).send().await.unwrap().text().await.unwrap();
+    assert!(text.contains("kind = \"stdout\"") && !text.contains(CANARY), "{text}");
+}
 
 #[tokio::test]
 async fn the_level_of_the_log_is_set_while_it_runs() {

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use sidelog_chassis::settings::{ByteSize, duration};
 
 use super::{content_type, number};
 
 /// What is recorded of an exchange.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Capture {
     /// Whether there is a record.
@@ -93,7 +93,7 @@ impl Capture {
 }
 
 /// Of which exchanges the bodies are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum KeepBodies {
     /// Of all.
@@ -107,7 +107,7 @@ pub enum KeepBodies {
 }
 
 /// What a route changes of [`Capture`]. The memory is the process's, so a route has no share of its own.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CaptureOverride {
     /// See [`Capture::enabled`].
@@ -128,7 +128,7 @@ pub struct CaptureOverride {
     /// See [`Capture::keep_bodies`].
     pub keep_bodies: Option<KeepBodies>,
     /// See [`Capture::slow`].
-    #[serde(deserialize_with = "some_duration")]
+    #[serde(deserialize_with = "some_duration", serialize_with = "duration::serialize_option")]
     pub slow: Option<Duration>,
     /// See [`Capture::sample`].
     #[serde(deserialize_with = "some_share")]

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use http::Uri;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// The path of OTLP over HTTP (OpenTelemetry protocol specification, "OTLP/HTTP Request").
 const TRACES_PATH: &str = "/v1/traces";
@@ -141,6 +142,17 @@ impl fmt::Display for Collector {
             write!(f, ":{port}")?;
         }
         f.write_str(self.path.as_deref().unwrap_or_default())
+    }
+}
+
+impl Serialize for Collector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Some receivers want a token in the query.
+        let shown = self.to_string();
+        match shown.split_once('?') {
+            Some((url, _)) => serializer.collect_str(&format_args!("{url}?***")),
+            None => serializer.serialize_str(&shown),
+        }
     }
 }
 

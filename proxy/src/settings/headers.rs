@@ -9,6 +9,7 @@ use std::str::FromStr;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode_str;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// Fields that belong to the protocol.
 const RESERVED: [&str; 8] = [
@@ -80,6 +81,13 @@ fn field(part: &str) -> Result<(HeaderName, HeaderValue), String> {
 impl fmt::Debug for Headers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map().entries(self.0.keys().map(|name| (name, "***"))).finish()
+    }
+}
+
+impl Serialize for Headers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let shown: Vec<_> = self.0.keys().map(|name| format!("{name}=***")).collect();
+        serializer.serialize_str(&shown.join(","))
     }
 }
 

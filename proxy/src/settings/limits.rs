@@ -6,8 +6,8 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::settings::{ByteSize, duration};
 
 use super::number;
@@ -20,7 +20,7 @@ const TARGET_MAX: u64 = 65_000;
 const WINDOW_RANGE: std::ops::RangeInclusive<u64> = 16_384..=2_147_483_647;
 
 /// `[limits]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Client connections open at once, of all listeners.

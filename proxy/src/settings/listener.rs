@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::settings::address;
 
 use super::network::Network;
@@ -10,7 +10,7 @@ use super::tls::{ListenerTls, UpstreamTls};
 use super::upstream::Upstream;
 
 /// A place where clients are served.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Listener {
     /// Where it listens; port 0 is any free port.
@@ -66,7 +66,7 @@ impl Default for Listener {
 }
 
 /// Whose calls a listener carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// Calls to the service.
@@ -77,7 +77,7 @@ pub enum Direction {
 }
 
 /// How far the trace headers of clients are trusted (W3C Trace Context, "Privacy Considerations").
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TraceMode {
     /// The trace goes on.
@@ -90,7 +90,7 @@ pub enum TraceMode {
 }
 
 /// What is spoken with an upstream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UpstreamProtocol {
     /// What the client speaks; on TLS listeners HTTP/1.1 to `http`, and what ALPN settles to `https`.

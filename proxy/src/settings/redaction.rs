@@ -4,11 +4,12 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 
 use http::HeaderName;
-use serde::Deserialize;
+use serde::Serializer;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 
 /// What is taken out of records and spans. Adds to the built-in lists.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Redaction {
     /// Whether anything is taken out at all.
@@ -31,7 +32,7 @@ impl Default for Redaction {
 }
 
 /// What a route changes of [`Redaction`].
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedactionOverride {
     /// See [`Redaction::enabled`].
@@ -96,6 +97,12 @@ impl Display for JsonRule {
             Self::Name(name) => f.write_str(name),
             Self::Path(path) => f.write_str(&path.text),
         }
+    }
+}
+
+impl Serialize for JsonRule {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

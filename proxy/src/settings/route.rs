@@ -1,8 +1,8 @@
 //! `[[routes]]`: paths for which something differs.
 
 use http::Method;
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 
 use super::capture::CaptureOverride;
 use super::redaction::RedactionOverride;
@@ -10,7 +10,7 @@ use super::tls::UpstreamTls;
 use super::upstream::Upstream;
 
 /// A path, and what differs for it.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// The path: literal segments, `{name}` for any one segment, `/*` at the end for the folder and all below it. Also

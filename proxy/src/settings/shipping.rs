@@ -3,13 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::settings::{ByteSize, duration};
 
 use super::number;
 
 /// `[queue]`: the only door between traffic and shipping.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Queue {
     /// Over this, exchanges are dropped and counted.
@@ -28,7 +28,7 @@ impl Default for Queue {
 }
 
 /// `[frame]`: one JetStream message. The first limit that is reached closes it.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Frame {
     /// Records in a frame.
@@ -52,7 +52,7 @@ impl Default for Frame {
 }
 
 /// `[publish]`: frames on their way to JetStream.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Publish {
     /// Frames sent and not yet acknowledged.
@@ -73,7 +73,7 @@ impl Default for Publish {
 }
 
 /// `[spool]`: frames on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Spool {
     /// The folder in which the proxy makes its own; [`Spool::folder`] where unset.
@@ -111,7 +111,7 @@ impl Spool {
 }
 
 /// When frames are written to disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SpoolMode {
     /// While NATS is away.

@@ -5,12 +5,12 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::settings::Misfit;
 
 /// `[listeners.tls]`: the listener speaks TLS where there is a certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ListenerTls {
     /// The certificate (PEM), with those between it and the root.
@@ -27,7 +27,7 @@ pub struct ListenerTls {
 
 /// What becomes of clients without a certificate, where `client_ca_file` asks for one. One that is not signed by it is
 /// always refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ClientAuth {
     /// They are refused.
@@ -65,7 +65,7 @@ impl ListenerTls {
 }
 
 /// `upstream_tls`: how the certificate of an `https` upstream is checked, and what it is shown. It is always checked.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct UpstreamTls {
     /// The certificates (PEM) that sign the upstream's; the system's where unset.

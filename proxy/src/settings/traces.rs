@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sidelog_chassis::settings::{Misfit, duration};
 
 use super::collector::Collector;
@@ -21,7 +21,7 @@ const KNOWN_METHODS: [&str; 10] = [
 ];
 
 /// `[traces]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Traces {
     /// Whether spans are made. Trace headers and the ids in records don't depend on it.
@@ -75,7 +75,7 @@ pub struct Traces {
 }
 
 /// `[traces.tls]`, for `https` endpoints.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TracesTls {
     /// The certificates (PEM) that sign the collector's; the system's where unset.
@@ -87,7 +87,7 @@ pub struct TracesTls {
 }
 
 /// What is spoken with the collector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum OtlpProtocol {
     /// OTLP/gRPC.
     #[serde(rename = "grpc")]
@@ -98,7 +98,7 @@ pub enum OtlpProtocol {
 }
 
 /// How requests to the collector are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {
     /// Not at all.

@@ -6,6 +6,7 @@ use std::str::FromStr;
 
 use http::Uri;
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 /// An upstream: where requests are sent.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -164,6 +165,12 @@ impl fmt::Display for Upstream {
                 }
             }
         }
+    }
+}
+
+impl Serialize for Upstream {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

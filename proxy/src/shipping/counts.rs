@@ -1,12 +1,13 @@
 //! Counts of shipping that are no records: they stand beside the ledger's.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sidelog_chassis::nats::Connection;
 use sidelog_record::{Omitted, Record};
 
+use super::pulse::Pulse;
 use super::redact::{RuleKind, Tally};
 use crate::metrics::histogram::{Bounds, Histogram, SECOND};
 
@@ -29,6 +30,7 @@ static ACKNOWLEDGEMENTS: Bounds<10> = [
 /// What shipping counts. Read by whoever scrapes.
 #[derive(Debug)]
 pub struct Counts {
+    pulse: Arc<Pulse>,
     panics: AtomicU64,
     spool_errors: AtomicU64,
     spool_bytes: AtomicU64,
@@ -44,6 +46,7 @@ pub struct Counts {
 impl Default for Counts {
     fn default() -> Self {
         Self {
+            pulse: Arc::default(),
             panics: AtomicU64::default(),
             spool_errors: AtomicU64::default(),
             spool_bytes: AtomicU64::default(),
@@ -59,6 +62,11 @@ impl Default for Counts {
 }
 
 impl Counts {
+    /// Whether the thread lives.
+    pub fn pulse(&self) -> &Arc<Pulse> {
+        &self.pulse
+    }
+
     /// Faults of sidelog that shipping went on after.
     pub fn panics(&self) -> u64 {
         self.panics.load(Ordering::Relaxed)

@@ -1,0 +1,74 @@
+//! What is wrong with logging is to be seen, and is none of traffic's business.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test stops at the first thing that is not as it expects"
+)]
+
+use testbed::{NatsServer, Seized, Sidelog, Upstream, http, wait};
+
+async fn page(proxy: &Sidelog, path: &str) -> (u16, String) {
+    let url = format!("{}{path}", proxy.admin_url());
+    let answer = http::client().get(url).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+async fn exchange(proxy: &Sidelog) {
+    assert_eq!(http::client().get(proxy.url()).send().await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_shipping_thread_that_is_stuck_is_told_and_traffic_goes_on_until_it_ships_again() {
+    let (nats, upstream) = (NatsServer::start().await, Upstream::start());
+    let proxy = Sidelog::proxy()
+        .env("UPSTREAM_URL", upstream.url())
+        .env("NATS_URL", nats.url())
+        .env("SIDELOG_TRACES__ENABLED", "false")
+        .start()
+        .await;
+    let shipped = async || proxy.metric("sidelog_records_shipped_total", "").await;
+    exchange(&proxy).await;
+    wait::until("the first record is shipped", async || shipped().await == 1.0).await;
+    wait::until("all is well", async || {
+        page(&proxy, "/readyz").await == (200, "ok\n".to_owned())
+    })
+    .await;
+    assert_eq!(proxy.metric("sidelog_shipping_up", "").await, 1.0);
+
+    let seized = Seized::thread(proxy.id(), "shipping");
+    wait::until("the thread is missed", async || {
+        proxy.metric("sidelog_shipping_up", "").await == 0.0
+    })
+    .await;
+    assert!(proxy.metric("sidelog_shipping_overdue_seconds", "").await >= 10.0);
+    for path in ["/livez", "/readyz"] {
+        let (status, text) = page(&proxy, path).await;
+        assert_eq!(status, 200, "{text}");
+        assert!(text.starts_with("ok\nshipping is stuck for "), "{text}");
+    }
+    exchange(&proxy).await;
+
+    drop(seized);
+    wait::until("the second record is shipped", async || shipped().await == 2.0).await;
+    assert_eq!(proxy.metric("sidelog_shipping_up", "").await, 1.0);
+    assert_eq!(page(&proxy, "/readyz").await, (200, "ok\n".to_owned()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_away_is_told_and_makes_nothing_unready() {
+    let (mut nats, upstream) = (NatsServer::start().await, Upstream::start());
+    nats.kill();
+    let proxy = Sidelog::proxy()
+        .env("UPSTREAM_URL", upstream.url())
+        .env("NATS_URL", nats.url())
+        .env("SIDELOG_TRACES__ENABLED", "false")
+        .start()
+        .await;
+    let told = "ok\nno connection to NATS: records go to the spool\n";
+    assert_eq!(page(&proxy, "/readyz").await, (200, told.to_owned()));
+    nats.restart().await;
+    wait::until("all is well", async || {
+        page(&proxy, "/livez").await == (200, "ok\n".to_owned())
+    })
+    .await;
+}
