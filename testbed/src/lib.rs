@@ -15,6 +15,7 @@
 //! | [`OtlpDouble`] | a trace collector that answers as it is told |
 //! | [`Relay`] | a service that passes trace headers on |
 //! | [`Sidelog`] | our own binaries |
+//! | [`Balance`] | what a proxy counts of its records |
 //! | [`Seized`] | one thread of them, stopped |
 //!
 //! Invariants:
@@ -35,6 +36,7 @@ pub mod http;
 pub mod wait;
 
 mod authority;
+mod balance;
 mod clock;
 mod hosted;
 mod jaeger;
@@ -54,6 +56,7 @@ mod upstream;
 mod victoria_logs;
 
 pub use authority::{Authority, CertificateFiles};
+pub use balance::{Balance, balanced, settled};
 pub use clock::Clock;
 pub use jaeger::{Jaeger, Span};
 pub use loki_double::{Answer, Entry, LokiDouble, LokiLimits, Push};

@@ -13,6 +13,8 @@ use futures_util::StreamExt;
 use parking_lot::Mutex;
 use sidelog_record::{End, Record};
 use testbed::{NatsServer, Port, Sidelog, SidelogCommand, Upstream, wait};
+
+pub(crate) use testbed::{Balance, balanced, settled};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -118,81 +120,6 @@ async fn exchange(connection: &mut TcpStream, number: usize, body: &str) -> Resu
     Ok(())
 }
 
-/// What the proxy counts.
-#[derive(Debug, Default)]
-pub(crate) struct Balance {
-    metrics: String,
-}
-
-impl Balance {
-    /// Reads the counts, which must add up.
-    pub(crate) async fn of(proxy: &Sidelog) -> Self {
-        let balance = Self {
-            metrics: proxy.metrics().await,
-        };
-        let here = balance.queued() + balance.building() + balance.publishing() + balance.spooled();
-        assert_eq!(
-            balance.offered() + balance.recovered(),
-            balance.shipped() + balance.dropped() + here,
-            "{}",
-            balance.metrics
-        );
-        balance
-    }
-
-    fn sum(&self, name: &str) -> u64 {
-        let samples = self.metrics.lines().filter_map(|line| {
-            let rest = line.strip_prefix(name)?;
-            rest.starts_with([' ', '{']).then(|| rest.rsplit_once(' '))?
-        });
-        samples.map(|(_, value)| value.parse::<u64>().unwrap()).sum()
-    }
-
-    pub(crate) fn offered(&self) -> u64 {
-        self.sum("sidelog_records_offered_total")
-    }
-
-    pub(crate) fn recovered(&self) -> u64 {
-        self.sum("sidelog_records_recovered_total")
-    }
-
-    pub(crate) fn shipped(&self) -> u64 {
-        self.sum("sidelog_records_shipped_total")
-    }
-
-    pub(crate) fn dropped(&self) -> u64 {
-        self.sum("sidelog_records_dropped_total")
-    }
-
-    pub(crate) fn dropped_for(&self, reason: &str) -> u64 {
-        self.sum(&format!("sidelog_records_dropped_total{{reason=\"{reason}\"}}"))
-    }
-
-    pub(crate) fn queued(&self) -> u64 {
-        self.sum("sidelog_records_queued")
-    }
-
-    pub(crate) fn building(&self) -> u64 {
-        self.sum("sidelog_records_building")
-    }
-
-    pub(crate) fn publishing(&self) -> u64 {
-        self.sum("sidelog_records_publishing")
-    }
-
-    pub(crate) fn spooled(&self) -> u64 {
-        self.sum("sidelog_records_spooled")
-    }
-
-    pub(crate) fn spool_errors(&self) -> u64 {
-        self.sum("sidelog_spool_errors_total")
-    }
-
-    pub(crate) fn spool_bytes(&self) -> u64 {
-        self.sum("sidelog_spool_bytes")
-    }
-}
-
 /// Waits until every message of the stream is acknowledged by the consumer.
 pub(crate) async fn acknowledged(nats: &NatsServer) {
     let jetstream = nats.jetstream().await;
@@ -204,23 +131,6 @@ pub(crate) async fn acknowledged(nats: &NatsServer) {
         durable.is_ok_and(|info| info.num_pending == 0 && info.num_ack_pending == 0)
     })
     .await;
-}
-
-/// Waits until everything that was offered is shipped or dropped.
-pub(crate) async fn settled(proxy: &Sidelog) -> Balance {
-    wait::obtain("every record is shipped or dropped", async || {
-        let balance = Balance::of(proxy).await;
-        (balance.shipped() + balance.dropped() == balance.offered() + balance.recovered()).then_some(balance)
-    })
-    .await
-}
-
-/// Waits until the balance is as `condition` wants it.
-pub(crate) async fn balanced(proxy: &Sidelog, what: &str, condition: impl Fn(&Balance) -> bool) -> Balance {
-    wait::obtain(what, async || {
-        Some(Balance::of(proxy).await).filter(|balance| condition(balance))
-    })
-    .await
 }
 
 /// What the stream holds.
