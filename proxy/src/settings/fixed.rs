@@ -38,7 +38,8 @@ impl Settings {
             publish: Publish { window ack_timeout }
             spool: Spool { directory max_bytes max_age replay_rate mode }
             nats: NatsSettings {
-                url stream subject storage max_age stream_max_bytes creds_file nkey_file token_file user password_file tls
+                url stream subject storage max_age stream_max_bytes stream_replicas creds_file nkey_file token_file user
+                password_file wait_for_files tls
             }
             traces: Traces {
                 enabled propagate parent_based sample endpoint insecure protocol headers headers_file compression timeout
