@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint unit test fuzz outage soak tools clean
+.PHONY: help demo check lint unit test fuzz outage soak bench tools clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -53,6 +53,12 @@ outage: tools ## 100,000 exchanges while NATS is away, killed five times and fro
 soak: tools ## an hour of load with outages in every round, or as long as SOAK_SECONDS says
 	cargo build --locked --workspace --bins
 	SIDELOG_SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) cargo test --locked -p sidelog-proxy --test outage -- --ignored --exact soak::soak --nocapture
+
+bench: ## what the proxy costs beside bare pingora, Envoy, nginx and HAProxy: half an hour on two idle cores
+	@.ci/install bench
+	cargo build --locked --release -p sidelog-proxy
+	cargo build --locked --profile bare -p bare
+	cargo bench --locked --profile quick -p sidelog-proxy --bench cost
 
 tools: ## install what tests and checks need
 	@.ci/install test
