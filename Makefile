@@ -4,11 +4,11 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint unit test fuzz outage soak bench tools clean
+.PHONY: help demo check lint unit test fuzz outage soak bench bench-scale bench-tools tools clean
 
 help: ## show this
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
+		printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 demo: ## one exchange after another through proxy, JetStream and consumer, to look at
 	@.ci/install demo
@@ -54,11 +54,16 @@ soak: tools ## an hour of load with outages in every round, or as long as SOAK_S
 	cargo build --locked --workspace --bins
 	SIDELOG_SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) cargo test --locked -p sidelog-proxy --test outage -- --ignored --exact soak::soak --nocapture
 
-bench: ## what the proxy costs beside bare pingora, Envoy, nginx and HAProxy: half an hour on two idle cores
+bench: bench-tools ## what the proxy costs beside bare pingora, Envoy, nginx and HAProxy: half an hour on two idle cores
+	cargo bench --locked --profile quick -p sidelog-proxy --bench cost
+
+bench-scale: bench-tools ## how that grows with connections, bodies, header fields, routes and rules
+	cargo bench --locked --profile quick -p sidelog-proxy --bench cost -- scale
+
+bench-tools:
 	@.ci/install bench
 	cargo build --locked --release -p sidelog-proxy
 	cargo build --locked --profile bare -p bare
-	cargo bench --locked --profile quick -p sidelog-proxy --bench cost
 
 tools: ## install what tests and checks need
 	@.ci/install test

@@ -6,6 +6,7 @@
 //! round. Records are kept whole: a record or span that was dropped, or a body left out, voids the figure.
 //!
 //! - `BENCH_ROUNDS=9`, `BENCH_SECONDS=3`: how many rounds, and how long each load.
+//! - With the argument `scale` it says instead how the cost grows ([`scale`]): `make bench-scale`.
 //! - `BENCH_ONLY=get,memory`: parts of it, by the names in [`PARTS`].
 
 #![expect(
@@ -24,6 +25,7 @@ mod machine;
 mod parts;
 mod rig;
 mod rounds;
+mod scale;
 mod table;
 
 use rig::Rig;
@@ -59,6 +61,9 @@ async fn run() {
         load::CONNECTIONS
     );
     let rig = Rig::start().await;
+    if env::args().any(|argument| argument == "scale") {
+        return scale::run(&rig, &plan).await;
+    }
     let mut rows = Vec::new();
     for part in PARTS {
         if only.is_empty() || only.contains(&part) {

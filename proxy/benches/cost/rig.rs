@@ -21,13 +21,22 @@ use crate::load::ORDER;
 /// The message that a gRPC service answers, of a few fields.
 const MESSAGE: &[u8] = b"\x00\x00\x00\x00\x20\x0a\x1ean answer of a gRPC service, 32";
 
+/// Bodies that are answered: the path, and the bytes.
+pub(crate) const BODIES: [(&str, usize); 6] = [
+    ("0", 0),
+    ("1kb", 1_024),
+    ("16k", 16 * 1_024),
+    ("64k", 64 * 1_024),
+    ("256k", 256 * 1_024),
+    ("1m", 1_024 * 1_024),
+];
 /// A message without fields.
 const EMPTY: &[u8] = b"\0\0\0\0\0";
 
 /// The rig, for as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Rig {
-    /// Answers by HTTP/1.1: `/1k`, and 64 KB at `/64k`.
+    /// Answers by HTTP/1.1: `/1k`, and [`BODIES`].
     pub(crate) upstream: SocketAddr,
     /// The same by HTTP/2 without TLS.
     pub(crate) upstream_h2: SocketAddr,
@@ -64,6 +73,9 @@ impl Rig {
 
 /// JSON of about so many bytes.
 pub(crate) fn orders(bytes: usize) -> String {
+    if bytes == 0 {
+        return String::new();
+    }
     let mut out = String::from("[");
     while out.len() + ORDER.len() + 2 <= bytes {
         if out.len() > 1 {
@@ -79,7 +91,9 @@ pub(crate) fn orders(bytes: usize) -> String {
 fn nginx(folder: &TempDir, http1: SocketAddr, http2: SocketAddr) -> Command {
     let root = folder.path().join("www");
     fs::create_dir(&root).expect("a folder for answers");
-    fs::write(root.join("64k"), orders(64 * 1024)).expect("an answer");
+    for (name, bytes) in BODIES {
+        fs::write(root.join(name), orders(bytes)).expect("an answer");
+    }
     let server = format!(
         "  server {{
     listen {http1} backlog=20000;
