@@ -4,11 +4,11 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint unit test fuzz outage soak bench bench-scale bench-tools tools clean
+.PHONY: help demo check lint unit test fuzz outage soak bench bench-scale bench-consumer bench-tools tools clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
-		printf '  make %-11s %s\n' "$$name" "$$text"; done
+		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 demo: ## one exchange after another through proxy, JetStream and consumer, to look at
 	@.ci/install demo
@@ -64,6 +64,10 @@ bench-tools:
 	@.ci/install bench
 	cargo build --locked --release -p sidelog-proxy
 	cargo build --locked --profile bare -p bare
+
+bench-consumer: tools ## what a record costs the consumer, and the memory it takes, against the targets
+	cargo build --locked --release -p sidelog-consumer --bins
+	cargo bench --locked -p sidelog-consumer --bench drain
 
 tools: ## install what tests and checks need
 	@.ci/install test
