@@ -1,13 +1,14 @@
 //! The few fields of a record that a store indexes, read without decoding the rest.
 //!
-//! The whole line is still walked: that it is one complete JSON object is part of the answer.
+//! The whole line is still walked: that it is one complete JSON object is part of the answer. Lines as sidelog writes them take the
+//! short way ([`crate::found`]), all others that of the strict reader.
 
 use std::borrow::Cow;
 
 use serde::de::{Error, MapAccess};
 
 use crate::{
-    DecodeError, Level,
+    DecodeError, Level, found,
     key::Key,
     reader::{self, Fields, name, parse_hex, skip, text, timestamp},
 };
@@ -46,21 +47,13 @@ impl<'a> Envelope<'a> {
     ///
     /// [`DecodeError`] as [`Record::decode`](crate::Record::decode) gives it, but only for the keys that an envelope holds.
     pub fn read(line: &'a [u8]) -> Result<Self, DecodeError> {
+        if let Some(envelope) = str::from_utf8(line).ok().and_then(found::envelope) {
+            return Ok(envelope);
+        }
         let mut draft = Draft {
             timestamp: None,
             observed_timestamp: None,
-            envelope: Self {
-                timestamp_ns: 0,
-                service: None,
-                environment: None,
-                level: None,
-                trace_id: None,
-                span_id: None,
-                request_id: None,
-                method: None,
-                route: None,
-                status: None,
-            },
+            envelope: Self::empty(),
         };
         reader::read(line, &mut draft)?;
         let timestamp_ns = draft
@@ -71,6 +64,21 @@ impl<'a> Envelope<'a> {
             timestamp_ns,
             ..draft.envelope
         })
+    }
+
+    pub(crate) const fn empty() -> Self {
+        Self {
+            timestamp_ns: 0,
+            service: None,
+            environment: None,
+            level: None,
+            trace_id: None,
+            span_id: None,
+            request_id: None,
+            method: None,
+            route: None,
+            status: None,
+        }
     }
 }
 

@@ -18,6 +18,7 @@
 //! - Encoding never fails and never exceeds [`MAX_ENCODED`] (`tests/properties.rs`: `an_encoded_record_stays_within_the_bound`).
 //! - Decoding gives back what was encoded (`decoding_gives_back_what_was_encoded`), and answers an error, never a panic,
 //!   to any other bytes (`any_bytes_decode_or_are_refused`).
+//! - The short way to an envelope gives what the long one gives (`tests/envelope.rs`).
 //! - Records of earlier versions and of other programs decode (`tests/golden.rs`).
 
 mod closed_set;
@@ -28,6 +29,7 @@ mod envelope;
 mod error;
 mod fields;
 mod fit;
+mod found;
 pub mod frame;
 mod json;
 mod key;

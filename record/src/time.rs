@@ -55,8 +55,52 @@ const fn civil(days: u64) -> (u64, u64, u64) {
 ///
 /// `None` for other text, and for times before 1970 or after the year 2554.
 pub(crate) fn parse_timestamp(text: &str) -> Option<u64> {
+    if let Some(written) = parse_written(text) {
+        return Some(written);
+    }
     let time: Timestamp = text.parse().ok()?;
     u64::try_from(time.as_nanosecond()).ok()
+}
+
+/// Reads a time as [`write_timestamp`] writes it, up to the year 2499; what else there is takes longer.
+fn parse_written(text: &str) -> Option<u64> {
+    let text: &[u8; 30] = text.as_bytes().try_into().ok()?;
+    let marks = [text[4], text[7], text[10], text[13], text[16], text[19], text[29]];
+    if marks != *b"--T::.Z" {
+        return None;
+    }
+    let [year, month, day] = [digits(text, 0, 4)?, digits(text, 5, 7)?, digits(text, 8, 10)?];
+    let [hour, minute, second] = [digits(text, 11, 13)?, digits(text, 14, 16)?, digits(text, 17, 19)?];
+    // Every month has 28 days; a later day is there if the calendar gives it back.
+    let is_within = matches!(year, 1970..2500) && matches!(month, 1..=12) && hour < 24 && minute < 60 && second < 60;
+    let days = is_within.then(|| days(year, month, day))?;
+    if civil(days) != (year, month, day) {
+        return None;
+    }
+    let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+    Some(seconds * NANOS_PER_SECOND + digits(text, 20, 29)?)
+}
+
+fn digits(text: &[u8; 30], from: usize, to: usize) -> Option<u64> {
+    let digits = text.get(from..to)?.iter();
+    digits
+        .map(|digit| digit.wrapping_sub(b'0'))
+        .try_fold(0, |sum, digit| (digit < 10).then_some(sum * 10 + u64::from(digit)))
+}
+
+/// The day since 1970-01-01 of a year from 1970 on, a month and a day: the inverse of [`civil`], Howard Hinnant's
+/// `days_from_civil`.
+const fn days(year: u64, month: u64, day: u64) -> u64 {
+    let (year, month_from_march) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let (era, year_of_era) = (year / 400, year % 400);
+    let day_of_year = (153 * month_from_march + 2) / 5 + day;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    // A day 0 of January 1970 is none.
+    (era * 146_097 + day_of_era).saturating_sub(719_469)
 }
 
 /// Appends a duration as decimal milliseconds, exact to the nanosecond, without trailing zeros: `12`, `0.3`, `1500.000001`.
@@ -127,7 +171,33 @@ mod tests {
             let nanos = day * SECONDS_PER_DAY * NANOS_PER_SECOND;
             let jiff = Timestamp::from_nanosecond(nanos.into()).unwrap();
             assert_eq!(timestamp(nanos), format!("{jiff:.9}"));
+            assert_eq!(parse_timestamp(&timestamp(nanos)), Some(nanos));
         }
+    }
+
+    #[test]
+    fn a_time_as_it_is_written_is_read_as_jiff_reads_it_whatever_is_wrong_with_it() {
+        let jiff = |text: &str| {
+            let time: Timestamp = text.parse().ok()?;
+            u64::try_from(time.as_nanosecond()).ok()
+        };
+        let mut good = 0;
+        for written in [
+            "2024-02-29T23:59:59.123456789Z",
+            "2026-01-31T12:00:00.000000000Z",
+            "1970-01-01T00:00:00.000000001Z",
+        ] {
+            for (at, byte) in (0..written.len()).flat_map(|at| (b' '..=b'z').map(move |byte| (at, byte))) {
+                let mut text = written.to_owned().into_bytes();
+                text[at] = byte;
+                let text = String::from_utf8(text).unwrap();
+                if let Some(read) = parse_written(&text) {
+                    assert_eq!(Some(read), jiff(&text), "{text}");
+                    good += 1;
+                }
+            }
+        }
+        assert!(good > 300, "{good}");
     }
 
     #[test]

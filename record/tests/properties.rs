@@ -258,6 +258,10 @@ proptest! {
         let decoded = Record::decode(&line);
         let envelope = Envelope::read(&line);
         prop_assert!(decoded.is_err() || envelope.is_ok(), "a record without an envelope: {:?}", envelope);
+        // A blank before it keeps it from the short way.
+        let long = [b" ", line.as_slice()].concat();
+        let long = Envelope::read(&long).map_err(|error| error.reason());
+        prop_assert_eq!(envelope.map_err(|error| error.reason()), long);
     }
 }
 
