@@ -2,10 +2,13 @@
 //!
 //! Invariants:
 //! - A line is stored exactly as it was published; it is looked into for its time, labels and metadata only.
+//! - Nothing of a line is copied: an entry says where in its message things stand, and holds only values of its own that are
+//!   written with escapes there.
 //! - Sorting is a function of the message alone, so that a message delivered again gives the same entries.
 //! - Every line of a message becomes exactly one entry or one letter, and an empty message one letter.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,10 +16,7 @@ use sidelog_record::{Envelope, frame};
 
 use crate::dead_letter::{Letter, Reason};
 use crate::delivery::Delivery;
-
-/// Metadata longer than this stays in the line only: Loki takes 64 KB of it an entry, and a client chooses the length
-/// of its request id.
-const MAX_METADATA_VALUE: usize = 4096;
+use crate::metadata::Metadata;
 
 /// What stands for a label that a record doesn't have.
 const UNKNOWN: &str = "unknown";
@@ -24,18 +24,60 @@ const UNKNOWN: &str = "unknown";
 /// A record on its way to the store.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// The record as it was published, without its newline.
-    pub(crate) line: Bytes,
     /// Its time in Unix nanoseconds.
     pub(crate) timestamp: u64,
-    pub(crate) service: String,
-    pub(crate) environment: String,
-    pub(crate) level: &'static str,
-    /// Names and values of those that the record has.
-    pub(crate) metadata: Vec<(&'static str, String)>,
-    /// The message that the line came in, and its place there.
+    metadata: Metadata,
+    /// The message that the line came in, and its number there.
     pub(crate) delivery: Arc<Delivery>,
     pub(crate) index: usize,
+    /// Where the record stands in its message, without its newline.
+    place: Range<usize>,
+}
+
+impl Entry {
+    /// The record as it was published.
+    pub(crate) fn line(&self) -> &[u8] {
+        self.delivery.payload.get(self.place.clone()).unwrap_or_default()
+    }
+
+    /// The record, shared with its message.
+    pub(crate) fn shared_line(&self) -> Bytes {
+        self.delivery.payload.slice_ref(self.line())
+    }
+
+    /// The bytes of the line.
+    pub(crate) fn size(&self) -> usize {
+        self.place.len()
+    }
+
+    /// The record's service.
+    pub(crate) fn service(&self) -> String {
+        let service = Envelope::read(self.line()).ok().and_then(|envelope| envelope.service);
+        or_unknown(service).into_owned()
+    }
+
+    /// Hands over the names and values of the metadata that the record has.
+    pub(crate) fn for_each_metadata(&self, visit: impl FnMut(&'static str, &[u8])) {
+        self.metadata.for_each(&self.delivery.payload, visit);
+    }
+}
+
+/// What a record is labelled by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Origin<'a> {
+    pub(crate) service: Cow<'a, str>,
+    pub(crate) environment: Cow<'a, str>,
+    pub(crate) level: &'static str,
+}
+
+/// What the lines of a message are.
+#[derive(Debug, Default)]
+pub(crate) struct Sorted {
+    /// In the order of the message.
+    pub(crate) entries: Vec<Entry>,
+    /// Which stream the entries belong to: so many, one after another, to each.
+    pub(crate) runs: Vec<(Arc<str>, usize)>,
+    pub(crate) letters: Vec<Letter>,
 }
 
 /// Sorts messages into entries and letters.
@@ -57,28 +99,48 @@ impl Sorter {
         }
     }
 
-    /// Appends what the lines of a message are.
-    pub(crate) fn sort(&self, delivery: &Arc<Delivery>, entries: &mut Vec<Entry>, letters: &mut Vec<Letter>) {
-        let mut empty = true;
+    /// Says what the lines of a message are; `stream_of` names the stream of those that are labelled alike.
+    pub(crate) fn sort(&self, delivery: &Arc<Delivery>, stream_of: impl Fn(&Origin<'_>) -> Arc<str>) -> Sorted {
+        let mut sorted = Sorted::default();
+        let mut last = None;
         for (index, line) in frame::lines(&delivery.payload).enumerate() {
-            empty = false;
-            let line = delivery.payload.slice_ref(line);
             match self.read(delivery, index, line) {
-                Ok(entry) => entries.push(entry),
-                Err(letter) => letters.push(*letter),
+                Ok((entry, origin)) => {
+                    match sorted.runs.last_mut().filter(|_| last.as_ref() == Some(&origin)) {
+                        Some((_, count)) => *count += 1,
+                        None => sorted.runs.push((stream_of(&origin), 1)),
+                    }
+                    last = Some(origin);
+                    sorted.entries.push(entry);
+                }
+                Err(letter) => sorted.letters.push(*letter),
             }
         }
-        if empty {
+        if sorted.entries.is_empty() && sorted.letters.is_empty() {
             let detail = "the message holds no line".to_owned();
-            letters.push(self.letter(delivery, 0, delivery.payload.clone(), Reason::Empty, detail));
+            let line = delivery.payload.clone();
+            sorted
+                .letters
+                .push(self.letter(delivery, 0, line, Reason::Empty, detail));
         }
+        sorted
     }
 
-    fn read(&self, delivery: &Arc<Delivery>, index: usize, line: Bytes) -> Result<Entry, Box<Letter>> {
-        let letter = |reason, detail| Box::new(self.letter(delivery, index, line.clone(), reason, detail));
-        let envelope =
-            Envelope::read(&line).map_err(|error| letter(Reason::Decode(error.reason()), error.to_string()))?;
-        let service = or_unknown(envelope.service.as_deref());
+    fn read<'a>(
+        &self,
+        delivery: &'a Arc<Delivery>,
+        index: usize,
+        line: &'a [u8],
+    ) -> Result<(Entry, Origin<'a>), Box<Letter>> {
+        let payload = &delivery.payload;
+        let letter = |reason, detail| Box::new(self.letter(delivery, index, payload.slice_ref(line), reason, detail));
+        let mut envelope =
+            Envelope::read(line).map_err(|error| letter(Reason::Decode(error.reason()), error.to_string()))?;
+        let origin = Origin {
+            service: or_unknown(envelope.service.take()),
+            environment: or_unknown(envelope.environment.take()),
+            level: envelope.level.map_or(UNKNOWN, |level| level.as_str()),
+        };
         if line.len() > self.line_max {
             let detail = format!(
                 "{} bytes are more than the store takes in a line ({}, loki.line_max)",
@@ -86,20 +148,18 @@ impl Sorter {
                 self.line_max
             );
             return Err(Box::new(Letter {
-                service,
+                service: origin.service.into_owned(),
                 ..*letter(Reason::TooLong, detail)
             }));
         }
-        Ok(Entry {
+        let entry = Entry {
             timestamp: envelope.timestamp_ns,
-            service,
-            environment: or_unknown(envelope.environment.as_deref()),
-            level: envelope.level.map_or(UNKNOWN, |level| level.as_str()),
-            metadata: metadata(envelope),
-            line: line.clone(),
+            metadata: Metadata::of(envelope, payload),
             delivery: Arc::clone(delivery),
             index,
-        })
+            place: place(payload, line),
+        };
+        Ok((entry, origin))
     }
 
     fn letter(&self, delivery: &Arc<Delivery>, index: usize, line: Bytes, reason: Reason, detail: String) -> Letter {
@@ -108,7 +168,7 @@ impl Sorter {
             .as_deref()
             .and_then(|prefix| delivery.subject.strip_prefix(prefix));
         Letter {
-            service: or_unknown(service),
+            service: or_unknown(service.map(Cow::Borrowed)).into_owned(),
             delivery: Arc::clone(delivery),
             index,
             line,
@@ -119,26 +179,16 @@ impl Sorter {
 }
 
 /// An empty label value would be no label.
-fn or_unknown(value: Option<&str>) -> String {
-    value.filter(|value| !value.is_empty()).unwrap_or(UNKNOWN).to_owned()
+fn or_unknown(value: Option<Cow<'_, str>>) -> Cow<'_, str> {
+    value
+        .filter(|value| !value.is_empty())
+        .unwrap_or(Cow::Borrowed(UNKNOWN))
 }
 
-/// Structured metadata: the dots of the record's keys are underscores, because LogQL names have no dots.
-fn metadata(envelope: Envelope<'_>) -> Vec<(&'static str, String)> {
-    let status = envelope.status.map(|status| Cow::Owned(status.to_string()));
-    [
-        ("trace_id", envelope.trace_id),
-        ("span_id", envelope.span_id),
-        ("request_id", envelope.request_id),
-        ("http_request_method", envelope.method),
-        ("http_route", envelope.route),
-        ("http_response_status_code", status),
-    ]
-    .into_iter()
-    .filter_map(|(name, value)| Some((name, value?)))
-    .filter(|(_, value)| !value.is_empty() && value.len() <= MAX_METADATA_VALUE)
-    .map(|(name, value)| (name, value.into_owned()))
-    .collect()
+/// Where `part` stands in `whole`, of which it is a part.
+pub(crate) fn place(whole: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr().saturating_sub(whole.as_ptr().addr());
+    start..start + part.len()
 }
 
 #[cfg(test)]
@@ -146,26 +196,36 @@ pub(crate) mod tests {
     use super::*;
     use crate::delivery::tests::delivery;
 
-    /// An entry of a message of its own.
-    pub(crate) fn entry(service: &str, timestamp: u64, line: &str) -> Entry {
+    /// An entry of a message of its own, without metadata.
+    pub(crate) fn entry(timestamp: u64, line: &str) -> Entry {
         Entry {
-            line: Bytes::copy_from_slice(line.as_bytes()),
             timestamp,
-            service: service.to_owned(),
-            environment: "test".to_owned(),
-            level: "info",
-            metadata: Vec::new(),
+            metadata: Metadata::default(),
             delivery: delivery(timestamp, line.as_bytes()),
             index: 0,
+            place: 0..line.len(),
         }
+    }
+
+    /// The entries of a message that holds these lines.
+    pub(crate) fn entries(payload: &str) -> Vec<Entry> {
+        sort(payload.as_bytes()).entries
+    }
+
+    fn stream_of(origin: &Origin<'_>) -> Arc<str> {
+        format!("{} {} {}", origin.service, origin.environment, origin.level).into()
     }
 
     const RECORD: &str = r#"{"observed_timestamp":"1970-01-01T00:00:01Z","level":"warn","service.name":"api","deployment.environment.name":"prod","trace_id":"0af7651916cd43dd8448eb211c80319c","http.response.status_code":404}"#;
 
-    fn sort(payload: &[u8]) -> (Vec<Entry>, Vec<Letter>) {
-        let (mut entries, mut letters) = (Vec::new(), Vec::new());
-        Sorter::new("logs.>", 1000).sort(&delivery(7, payload), &mut entries, &mut letters);
-        (entries, letters)
+    fn sort(payload: &[u8]) -> Sorted {
+        Sorter::new("logs.>", 1000).sort(&delivery(7, payload), stream_of)
+    }
+
+    fn metadata(entry: &Entry) -> Vec<(&'static str, String)> {
+        let mut found = Vec::new();
+        entry.for_each_metadata(|name, value| found.push((name, String::from_utf8(value.to_vec()).unwrap())));
+        found
     }
 
     fn reasons(letters: &[Letter]) -> Vec<&str> {
@@ -174,17 +234,15 @@ pub(crate) mod tests {
 
     #[test]
     fn a_record_gives_its_time_its_labels_its_metadata_and_its_line_as_published() {
-        let (entries, letters) = sort(format!("{RECORD}\n").as_bytes());
+        let Sorted { entries, runs, letters } = sort(format!("{RECORD}\n").as_bytes());
         assert!(letters.is_empty(), "{letters:?}");
         let entry = &entries[0];
-        assert_eq!(entry.line, RECORD);
+        assert_eq!(entry.line(), RECORD.as_bytes());
         assert_eq!(entry.timestamp, 1_000_000_000);
+        assert_eq!(runs, [("api prod warn".into(), 1)]);
+        assert_eq!(entry.service(), "api");
         assert_eq!(
-            (entry.service.as_str(), entry.environment.as_str(), entry.level),
-            ("api", "prod", "warn")
-        );
-        assert_eq!(
-            entry.metadata,
+            metadata(entry),
             [
                 ("trace_id", "0af7651916cd43dd8448eb211c80319c".to_owned()),
                 ("http_response_status_code", "404".to_owned()),
@@ -197,7 +255,7 @@ pub(crate) mod tests {
         let mut payload = format!("{RECORD}\nnot json\n{{\"cut\":\n").into_bytes();
         payload.extend_from_slice(b"\"\xff\"\n[]\n{}\n");
         payload.extend_from_slice(format!("{}\n{RECORD}", RECORD.replacen('{', r#"{"schema":9,"#, 1)).as_bytes());
-        let (entries, letters) = sort(&payload);
+        let Sorted { entries, letters, .. } = sort(&payload);
         assert_eq!(entries.iter().map(|entry| entry.index).collect::<Vec<_>>(), [0, 7]);
         assert_eq!(
             reasons(&letters),
@@ -209,7 +267,7 @@ pub(crate) mod tests {
     #[test]
     fn a_line_that_the_store_would_refuse_for_its_length_is_set_aside_under_its_service() {
         let long = RECORD.replacen('{', &format!(r#"{{"filler":"{}","#, "x".repeat(1000)), 1);
-        let (entries, letters) = sort(long.as_bytes());
+        let Sorted { entries, letters, .. } = sort(long.as_bytes());
         assert!(entries.is_empty());
         assert_eq!(reasons(&letters), ["too_long"]);
         assert_eq!(letters[0].service, "api");
@@ -218,32 +276,54 @@ pub(crate) mod tests {
     #[test]
     fn an_empty_message_is_one_letter() {
         for payload in [&b""[..], b"\n\r\n"] {
-            let (entries, letters) = sort(payload);
+            let Sorted { entries, letters, .. } = sort(payload);
             assert!(entries.is_empty());
             assert_eq!(reasons(&letters), ["empty"]);
         }
     }
 
     #[test]
+    fn entries_that_are_labelled_alike_are_one_run_and_the_stream_is_asked_for_once() {
+        let asked = std::cell::Cell::new(0);
+        let error = RECORD.replace("warn", "error");
+        let payload = format!("{RECORD}\nno record\n{RECORD}\n{error}\n{RECORD}");
+        let sorted = Sorter::new("logs.>", 1000).sort(&delivery(7, payload.as_bytes()), |origin| {
+            asked.set(asked.get() + 1);
+            stream_of(origin)
+        });
+        let runs: Vec<_> = sorted.runs.iter().map(|(stream, count)| (&**stream, *count)).collect();
+        assert_eq!(
+            runs,
+            [("api prod warn", 2), ("api prod error", 1), ("api prod warn", 1)]
+        );
+        assert_eq!(asked.get(), 3);
+        assert_eq!(
+            sorted.entries.iter().map(|entry| entry.index).collect::<Vec<_>>(),
+            [0, 2, 3, 4]
+        );
+    }
+
+    #[test]
     fn the_service_of_a_line_that_can_not_be_read_is_what_its_subject_says() {
-        let (mut entries, mut letters) = (Vec::new(), Vec::new());
-        for subject in ["logs.>", "logs", "other.*"] {
-            Sorter::new(subject, 1000).sort(&delivery(1, b"x"), &mut entries, &mut letters);
-        }
-        let services: Vec<_> = letters.iter().map(|letter| letter.service.as_str()).collect();
+        let services = ["logs.>", "logs", "other.*"].map(|subject| {
+            let mut sorted = Sorter::new(subject, 1000).sort(&delivery(1, b"x"), stream_of);
+            sorted.letters.remove(0).service
+        });
         assert_eq!(services, ["api", "unknown", "unknown"]);
     }
 
     #[test]
-    fn metadata_that_a_client_made_long_stays_in_the_line_only() {
-        let line = RECORD.replacen(
-            '{',
-            &format!(r#"{{"request_id":"{}","#, "r".repeat(MAX_METADATA_VALUE + 1)),
-            1,
+    fn metadata_is_what_the_line_says_with_escapes_and_without_and_what_a_client_made_long_stays_there() {
+        let line = |id: &str| RECORD.replacen('{', &format!(r#"{{"request_id":"{id}","#), 1);
+        let long = "r".repeat(5000);
+        let payload = format!("{}\n{}\n{}", line("r-1"), line(r#"\"\u00e9"#), line(&long));
+        let sorted = Sorter::new("logs.>", 10_000).sort(&delivery(7, payload.as_bytes()), stream_of);
+        let found: Vec<_> = sorted.entries.iter().map(metadata).collect();
+        assert_eq!(found[0][1], ("request_id", "r-1".to_owned()));
+        assert_eq!(found[1][1], ("request_id", "\"é".to_owned()));
+        assert_eq!(
+            found[2].iter().map(|(name, _)| *name).collect::<Vec<_>>(),
+            ["trace_id", "http_response_status_code"]
         );
-        let (mut entries, mut letters) = (Vec::new(), Vec::new());
-        Sorter::new("logs.>", 10_000).sort(&delivery(7, line.as_bytes()), &mut entries, &mut letters);
-        assert!(entries[0].metadata.iter().all(|(name, _)| *name != "request_id"));
-        assert_eq!(entries[0].metadata.len(), 2);
     }
 }

@@ -101,7 +101,7 @@ impl Lines {
 fn join(entries: &[Entry]) -> Vec<u8> {
     let mut text = Vec::with_capacity(bytes(entries) + entries.len());
     for entry in entries {
-        text.extend_from_slice(&entry.line);
+        text.extend_from_slice(entry.line());
         text.push(b'\n');
     }
     text
@@ -138,7 +138,7 @@ mod tests {
     }
 
     fn lines(texts: &[&str]) -> Vec<Entry> {
-        texts.iter().map(|text| entry("api", 1, text)).collect()
+        texts.iter().map(|text| entry(1, text)).collect()
     }
 
     #[tokio::test]

@@ -95,12 +95,17 @@ impl Lane {
         }
     }
 
-    /// Adds an entry behind the others.
-    pub(crate) fn add(&mut self, entry: Entry, now: Instant) {
+    /// Adds entries behind the others; returns their bytes.
+    pub(crate) fn add(&mut self, entries: impl IntoIterator<Item = Entry>, now: Instant) -> usize {
         self.since.get_or_insert(now);
-        self.bytes += entry.line.len();
-        self.queued += entry.line.len();
-        self.queue.push_back(entry);
+        let before = self.queued;
+        for entry in entries {
+            self.queued += entry.size();
+            self.queue.push_back(entry);
+        }
+        let added = self.queued - before;
+        self.bytes += added;
+        added
     }
 
     /// When the next push is due; `None` while one is under way or there is nothing to push.
@@ -167,14 +172,14 @@ impl Lane {
 
     fn next_part(&mut self) -> Vec<Entry> {
         if let Some(mut part) = self.again.pop() {
-            let fits = fitting(part.iter().map(|entry| entry.line.len()), self.push_max);
+            let fits = fitting(part.iter().map(|entry| entry.size()), self.push_max);
             if fits < part.len() {
                 let rest = part.split_off(fits);
                 self.again.push(rest);
             }
             return part;
         }
-        let fits = fitting(self.queue.iter().map(|entry| entry.line.len()), self.push_max);
+        let fits = fitting(self.queue.iter().map(|entry| entry.size()), self.push_max);
         let mut part: Vec<_> = self.queue.drain(..fits).collect();
         self.queued -= bytes(&part);
         part.sort_by_key(|entry| entry.timestamp);
@@ -196,7 +201,7 @@ impl Lane {
             Answer::Hold(hold) => self.hold(part, &hold, now),
         }
         self.bytes -= bytes(&left.stored) + bytes(&left.late);
-        self.bytes -= left.dead.iter().map(|(entry, ..)| entry.line.len()).sum::<usize>();
+        self.bytes -= left.dead.iter().map(|(entry, ..)| entry.size()).sum::<usize>();
         self.rest(now);
         left
     }
@@ -245,7 +250,7 @@ impl Lane {
 
 /// The bytes of the entries' lines.
 pub(crate) fn bytes(entries: &[Entry]) -> usize {
-    entries.iter().map(|entry| entry.line.len()).sum()
+    entries.iter().map(|entry| entry.size()).sum()
 }
 
 /// How many of these fit into `max`, at least one.
@@ -277,13 +282,13 @@ pub(super) mod tests {
     }
 
     pub(super) fn at(second: u64) -> Entry {
-        entry("api", second * 1_000_000_000, "line")
+        entry(second * 1_000_000_000, "line")
     }
 
     fn filled(seconds: impl IntoIterator<Item = u64>, now: Instant) -> Lane {
         let mut lane = lane(false);
         for second in seconds {
-            lane.add(at(second), now);
+            lane.add([at(second)], now);
         }
         lane
     }
@@ -315,7 +320,7 @@ pub(super) mod tests {
         let mut lane = lane(false);
         let line = "x".repeat(30 * 1024);
         for second in [2, 1, 4, 3] {
-            lane.add(entry("api", second * 1_000_000_000, &line), now);
+            lane.add([entry(second * 1_000_000_000, &line)], now);
         }
         let first = lane.take(now);
         assert_eq!(seconds(&first), [1, 2]);
@@ -328,9 +333,9 @@ pub(super) mod tests {
         let now = Instant::now();
         let mut lane = filled([1], now);
         assert_eq!(lane.due(), Some(now + SECOND));
-        lane.add(at(2), now + SECOND / 2);
+        lane.add([at(2)], now + SECOND / 2);
         assert_eq!(lane.due(), Some(now + SECOND), "the first one's wait counts");
-        lane.add(entry("api", 3, &"x".repeat(64 * 1024)), now + SECOND / 2);
+        lane.add([entry(3, &"x".repeat(64 * 1024))], now + SECOND / 2);
         assert_eq!(lane.due(), Some(now));
         lane.take(now);
         assert_eq!(lane.due(), None, "one push at a time");
@@ -340,8 +345,8 @@ pub(super) mod tests {
     fn a_line_larger_than_a_push_goes_alone() {
         let now = Instant::now();
         let mut lane = lane(false);
-        lane.add(entry("api", 1, &"x".repeat(100 * 1024)), now);
-        lane.add(at(2), now);
+        lane.add([entry(1, &"x".repeat(100 * 1024))], now);
+        lane.add([at(2)], now);
         assert_eq!(lane.take(now).len(), 1);
     }
 
@@ -366,7 +371,7 @@ pub(super) mod tests {
         let mut lane = lane(false);
         let line = "x".repeat(1000);
         for second in 0..600 {
-            lane.add(entry("api", second, &line), now);
+            lane.add([entry(second, &line)], now);
         }
         let mut sizes = Vec::new();
         for _ in 0..4 {

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
+use std::iter;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use crate::answer::{Answer, Reach};
 use crate::backoff::Backoff;
 use crate::dead_letter::{Letter, Letters};
 use crate::delivery::Delivery;
-use crate::entry::{Entry, Sorter};
+use crate::entry::{Entry, Origin, Sorted, Sorter};
 use crate::lane::{Lane, LaneLimits, Left, bytes};
 use crate::outage::Outage;
 use crate::transfer::{Attempt, Transfer};
@@ -157,13 +158,9 @@ impl Lanes {
 
     /// Sorts a message into the lanes, or gives it back.
     async fn take_in(&mut self, delivery: &Arc<Delivery>) {
-        let (mut entries, mut letters) = (Vec::new(), Vec::new());
-        self.sorter.sort(delivery, &mut entries, &mut letters);
-        let entries: Vec<_> = entries
-            .into_iter()
-            .map(|entry| (self.transfer.sink.stream_of(&entry), entry))
-            .collect();
-        if entries.iter().any(|(stream, _)| self.is_over_its_share(stream))
+        let stream_of = |origin: &Origin<'_>| self.transfer.sink.stream_of(origin);
+        let Sorted { entries, runs, letters } = self.sorter.sort(delivery, stream_of);
+        if runs.iter().any(|(stream, _)| self.is_over_its_share(stream))
             || (!letters.is_empty() && self.letters.waiting_bytes() > self.limits.share())
         {
             self.transfer.metrics.given_back.inc();
@@ -175,8 +172,9 @@ impl Lanes {
         self.transfer.metrics.records_received.inc_by(lines as u64);
         self.letters.extend(letters);
         let now = Instant::now();
-        for (stream, entry) in entries {
-            self.add(stream, entry, false, now);
+        let mut entries = entries.into_iter();
+        for (stream, count) in runs {
+            self.add(stream, entries.by_ref().take(count), false, now);
         }
     }
 
@@ -187,16 +185,15 @@ impl Lanes {
         })
     }
 
-    fn add(&mut self, stream: Arc<str>, entry: Entry, is_late: bool, now: Instant) {
-        self.bytes += entry.line.len();
-        self.entries += 1;
+    fn add(&mut self, stream: Arc<str>, entries: impl Iterator<Item = Entry>, is_late: bool, now: Instant) {
         let limits = &self.limits.lane;
         let lane = self
             .lanes
             .entry(Arc::clone(&stream))
             .or_insert_with(|| Lane::new(limits.clone(), is_late));
-        let before = lane.due();
-        lane.add(entry, now);
+        let (before, waiting) = (lane.due(), lane.waiting());
+        self.bytes += lane.add(entries, now);
+        self.entries += lane.waiting() - waiting;
         let after = lane.due();
         self.reschedule(stream, before, after);
     }
@@ -334,7 +331,7 @@ impl Lanes {
         self.transfer.metrics.records_late.inc_by(left.late.len() as u64);
         for entry in left.late {
             let late = self.transfer.sink.late_stream_of(stream, &entry);
-            self.add(late, entry, true, now);
+            self.add(late, iter::once(entry), true, now);
         }
         let dead = left.dead.into_iter();
         self.letters

@@ -14,7 +14,7 @@
 //! | `gaps`, `fit` | what expired unread, and what of the server doesn't fit the settings |
 //! | `lag` | how far behind it is |
 //! | `delivery`, `ledger` | a message on its way, and those that are not acknowledged yet |
-//! | `entry` | a message's lines, sorted: records, and what is none |
+//! | `entry`, `metadata` | a message's lines, sorted: records, and what is none; where the values stand that go beside a line |
 //! | `lane`, `lanes` | the entries of each stream, collected by bytes and time, and whose turn it is |
 //! | `transfer` | one push: send, and acknowledge if it succeeds |
 //! | `sink`, `loki`, `file` | the stores |
@@ -50,6 +50,7 @@ mod lane;
 mod lanes;
 mod ledger;
 mod loki;
+mod metadata;
 mod metrics;
 mod outage;
 mod refusal;

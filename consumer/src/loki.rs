@@ -9,6 +9,7 @@
 //! - Credentials are read from their files for each push, so that rotated ones count at once, and are never logged.
 
 mod answer;
+mod block;
 mod client;
 mod labels;
 mod wire;
@@ -18,18 +19,21 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::answer::{Answer, RefusedAs};
-use crate::entry::Entry;
+use crate::entry::{Entry, Origin};
 use crate::metrics::Metrics;
 use crate::settings::LokiSettings;
 
 use client::Client;
 use labels::Labels;
+use wire::Encoder;
 
 /// Stores entries in Loki.
 #[derive(Debug)]
 pub(crate) struct Loki {
     client: Client,
     labels: Mutex<Labels>,
+    /// Those that nobody uses.
+    encoders: Mutex<Vec<Encoder>>,
 }
 
 impl Loki {
@@ -40,12 +44,13 @@ impl Loki {
         Ok(Self {
             client: Client::new(settings, metrics)?,
             labels: Mutex::new(labels),
+            encoders: Mutex::default(),
         })
     }
 
-    /// The label set of an entry.
-    pub(crate) fn stream_of(&self, entry: &Entry) -> Arc<str> {
-        self.labels.lock().of(entry)
+    /// The label set of records.
+    pub(crate) fn stream_of(&self, origin: &Origin<'_>) -> Arc<str> {
+        self.labels.lock().of(origin)
     }
 
     /// The label set for an entry that is too far behind the stream `labels`.
@@ -55,7 +60,12 @@ impl Loki {
 
     /// Pushes entries of the stream `labels` once.
     pub(crate) async fn push(&self, labels: &str, entries: &[Entry]) -> Answer {
-        match wire::encode(labels, entries) {
+        let encoder = self.encoders.lock().pop();
+        let mut encoder = encoder.unwrap_or_else(Encoder::new);
+        let body = encoder.encode(labels, entries);
+        // As many as there are pushes that encode at a time.
+        self.encoders.lock().push(encoder);
+        match body {
             Ok(body) => self.client.send(body.into()).await,
             Err(error) => Answer::Refused {
                 kind: RefusedAs::TooLarge,

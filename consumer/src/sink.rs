@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use crate::answer::Answer;
-use crate::entry::Entry;
+use crate::entry::{Entry, Origin};
 use crate::file::Lines;
 use crate::loki::Loki;
 
@@ -18,10 +18,10 @@ pub(crate) enum Sink {
 }
 
 impl Sink {
-    /// Names the stream of the store that the entry belongs to.
-    pub(crate) fn stream_of(&self, entry: &Entry) -> Arc<str> {
+    /// Names the stream of the store that records labelled so belong to.
+    pub(crate) fn stream_of(&self, origin: &Origin<'_>) -> Arc<str> {
         match self {
-            Self::Loki(loki) => loki.stream_of(entry),
+            Self::Loki(loki) => loki.stream_of(origin),
             Self::Lines(lines) => lines.stream(),
         }
     }

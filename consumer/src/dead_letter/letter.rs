@@ -86,10 +86,10 @@ impl Letter {
     /// An entry that the store refuses for good; `detail` is what it said.
     pub(crate) fn of_entry(entry: Entry, reason: Reason, detail: String) -> Self {
         Self {
-            service: entry.service,
+            service: entry.service(),
+            line: entry.shared_line(),
             delivery: entry.delivery,
             index: entry.index,
-            line: entry.line,
             reason,
             detail,
         }

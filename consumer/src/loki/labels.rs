@@ -14,7 +14,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use prometheus_client::metrics::gauge::Gauge;
 
-use crate::entry::Entry;
+use crate::entry::Origin;
 use crate::metrics::{LabelLabel, Metrics};
 
 /// Environments are few by nature; a program that puts something else there shall not open streams without end.
@@ -51,11 +51,11 @@ impl Labels {
         }
     }
 
-    /// The label set of an entry as LogQL writes it, names in order.
-    pub(super) fn of(&mut self, entry: &Entry) -> Arc<str> {
-        let service = self.services.admit(&entry.service);
-        let environment = self.environments.admit(&entry.environment);
-        let level = entry.level;
+    /// The label set of records as LogQL writes it, names in order.
+    pub(super) fn of(&mut self, origin: &Origin<'_>) -> Arc<str> {
+        let service = self.services.admit(&origin.service);
+        let environment = self.environments.admit(&origin.environment);
+        let level = origin.level;
         let known = self.rendered.get(service).map(Vec::as_slice).unwrap_or_default();
         if let Some(known) = known
             .iter()
@@ -167,7 +167,14 @@ mod tests {
     use prometheus_client::registry::Registry;
 
     use super::*;
-    use crate::entry::tests::entry;
+
+    fn origin(service: &str) -> Origin<'_> {
+        Origin {
+            service: service.into(),
+            environment: "test".into(),
+            level: "info",
+        }
+    }
 
     fn labels(max_services: usize) -> Labels {
         Labels::new(max_services, &Metrics::register(&mut Registry::default()))
@@ -176,7 +183,7 @@ mod tests {
     #[test]
     fn beyond_the_limit_services_share_one_label_and_known_ones_keep_theirs() {
         let mut limit = labels(2);
-        let mut service = |name: &str| limit.of(&entry(name, 1, ""));
+        let mut service = |name: &str| limit.of(&origin(name));
         assert!(service("a").contains(r#"service="a""#));
         assert!(service("b").contains(r#"service="b""#));
         assert!(service("c").contains(r#"service="other""#));
@@ -186,13 +193,13 @@ mod tests {
     #[test]
     fn each_environment_and_level_of_a_service_is_a_label_set_of_its_own_rendered_once() {
         let mut labels = labels(9);
-        let mut entry = entry("a", 1, "");
-        let first = labels.of(&entry);
-        assert!(Arc::ptr_eq(&first, &labels.of(&entry)));
-        entry.level = "error";
-        assert_eq!(&*labels.of(&entry), r#"{env="test", level="error", service="a"}"#);
-        entry.environment = "prod".to_owned();
-        assert_eq!(&*labels.of(&entry), r#"{env="prod", level="error", service="a"}"#);
+        let mut origin = origin("a");
+        let first = labels.of(&origin);
+        assert!(Arc::ptr_eq(&first, &labels.of(&origin)));
+        origin.level = "error";
+        assert_eq!(&*labels.of(&origin), r#"{env="test", level="error", service="a"}"#);
+        origin.environment = "prod".into();
+        assert_eq!(&*labels.of(&origin), r#"{env="prod", level="error", service="a"}"#);
     }
 
     #[test]
@@ -213,7 +220,7 @@ mod tests {
     #[test]
     fn a_value_can_not_break_out_of_its_quotes() {
         let mut limit = labels(9);
-        let labels = limit.of(&entry("a\"} or {\\\n", 1, ""));
+        let labels = limit.of(&origin("a\"} or {\\\n"));
         assert_eq!(&*labels, r#"{env="test", level="info", service="a\"} or {\\\u000a"}"#);
     }
 

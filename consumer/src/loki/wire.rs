@@ -1,7 +1,8 @@
 //! Loki's push protocol: a snappy block (not a snappy stream) of a protobuf message.
 //!
-//! The messages are those of Loki's `pkg/push/push.proto`, written field by field, so that a line is copied once, into the
-//! message, and nothing is allocated for an entry.
+//! The messages are those of Loki's `pkg/push/push.proto`, written field by field into a block of snappy's and compressed from
+//! there while it is in the processor's cache: a line is copied once, the message is nowhere as a whole, and nothing is allocated for
+//! an entry.
 //!
 //! Invariants: a push holds one stream, entries keep the order they are given in, and equal input gives equal bytes, so
 //! that a push sent twice is stored once (`the_same_entries_are_the_same_bytes_in_the_order_given`).
@@ -9,6 +10,8 @@
 use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint, key_len};
 
 use crate::entry::Entry;
+
+use super::block::Blocks;
 
 /// The `content-type` of a push.
 pub(super) const CONTENT_TYPE: &str = "application/x-protobuf";
@@ -27,47 +30,57 @@ mod tag {
     pub(super) const NANOS: u32 = 2;
 }
 
-/// The body of a push of one stream; `labels` is its label set as LogQL writes it.
-///
-/// # Errors
-/// Only for a message over 4 GiB, which snappy can't express; a push is far below.
-pub(super) fn encode(labels: &str, entries: &[Entry]) -> Result<Vec<u8>, snap::Error> {
-    let stream = field_len(tag::LABELS, labels.len())
-        + entries
-            .iter()
-            .map(|entry| field_len(tag::ENTRIES, entry_len(entry)))
-            .sum::<usize>();
-    let mut message = Vec::with_capacity(field_len(tag::STREAMS, stream));
-    put_head(tag::STREAMS, stream, &mut message);
-    put(tag::LABELS, labels.as_bytes(), &mut message);
-    for entry in entries {
-        put_head(tag::ENTRIES, entry_len(entry), &mut message);
-        put_entry(entry, &mut message);
-    }
-    snap::raw::Encoder::new().compress_vec(&message)
+/// Makes the bodies of pushes, one after another.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    blocks: Blocks,
 }
 
-fn put_entry(entry: &Entry, message: &mut Vec<u8>) {
-    put_head(tag::TIMESTAMP, timestamp_len(entry.timestamp), message);
-    put_timestamp(entry.timestamp, message);
-    put(tag::LINE, &entry.line, message);
-    for (name, value) in &entry.metadata {
-        put_head(tag::METADATA, pair_len(name, value), message);
-        put(tag::NAME, name.as_bytes(), message);
-        put(tag::VALUE, value.as_bytes(), message);
+impl Encoder {
+    pub(super) fn new() -> Self {
+        Self { blocks: Blocks::new() }
+    }
+
+    /// The body of a push of one stream; `labels` is its label set as LogQL writes it.
+    ///
+    /// # Errors
+    /// Only for a message over 4 GiB, which snappy can't express; a push is far below.
+    pub(super) fn encode(&mut self, labels: &str, entries: &[Entry]) -> Result<Vec<u8>, snap::Error> {
+        let stream = field_len(tag::LABELS, labels.len())
+            + entries
+                .iter()
+                .map(|entry| field_len(tag::ENTRIES, entry_len(entry)))
+                .sum::<usize>();
+        let blocks = &mut self.blocks;
+        blocks.begin(field_len(tag::STREAMS, stream));
+        let message = blocks.plain();
+        put_head(tag::STREAMS, stream, message);
+        put(tag::LABELS, labels.as_bytes(), message);
+        for entry in entries {
+            let message = blocks.plain();
+            put_head(tag::ENTRIES, entry_len(entry), message);
+            put_head(tag::TIMESTAMP, timestamp_len(entry.timestamp), message);
+            put_timestamp(entry.timestamp, message);
+            put_head(tag::LINE, entry.size(), message);
+            blocks.write(entry.line())?;
+            let message = blocks.plain();
+            entry.for_each_metadata(|name, value| {
+                put_head(tag::METADATA, pair_len(name, value), message);
+                put(tag::NAME, name.as_bytes(), message);
+                put(tag::VALUE, value, message);
+            });
+        }
+        blocks.end()
     }
 }
 
 fn entry_len(entry: &Entry) -> usize {
-    let metadata = entry.metadata.iter();
-    field_len(tag::TIMESTAMP, timestamp_len(entry.timestamp))
-        + field_len(tag::LINE, entry.line.len())
-        + metadata
-            .map(|(name, value)| field_len(tag::METADATA, pair_len(name, value)))
-            .sum::<usize>()
+    let mut length = field_len(tag::TIMESTAMP, timestamp_len(entry.timestamp)) + field_len(tag::LINE, entry.size());
+    entry.for_each_metadata(|name, value| length += field_len(tag::METADATA, pair_len(name, value)));
+    length
 }
 
-fn pair_len(name: &str, value: &str) -> usize {
+fn pair_len(name: &str, value: &[u8]) -> usize {
     field_len(tag::NAME, name.len()) + field_len(tag::VALUE, value.len())
 }
 
@@ -112,7 +125,7 @@ mod tests {
     use prost::Message;
 
     use super::*;
-    use crate::entry::tests::entry;
+    use crate::entry::tests::{entries, entry};
 
     /// `logproto.PushRequest`, by prost's own derivation: what is written by hand is read by another.
     #[derive(Clone, PartialEq, Message)]
@@ -159,31 +172,32 @@ mod tests {
         snap::raw::Decoder::new().decompress_vec(body).unwrap()
     }
 
+    fn encode(labels: &str, entries: &[Entry]) -> Vec<u8> {
+        Encoder::new().encode(labels, entries).unwrap()
+    }
+
     fn decode(body: &[u8]) -> PushRequest {
         PushRequest::decode(message(body).as_slice()).unwrap()
     }
 
     #[test]
     fn a_push_decodes_to_the_lines_times_labels_and_metadata_it_was_made_of() {
-        let mut first = entry("api", 1_700_000_000_123_456_789, r#"{"a":1}"#);
-        first.metadata = vec![
-            ("trace_id", "0af7".to_owned()),
-            ("http_route", "/users/{id}".to_owned()),
-        ];
-        let second = entry("api", 2_000_000_000, &"x".repeat(300));
+        let line = r#"{"timestamp":"2023-11-14T22:13:20.123456789Z","http.route":"/users/{id}","http.response.status_code":404}"#;
+        let mut pushed = entries(line);
+        pushed.push(entry(2_000_000_000, &"x".repeat(300)));
 
-        let body = encode("{service=\"api\"}", &[first, second]).unwrap();
+        let body = encode("{service=\"api\"}", &pushed);
         let request = decode(&body);
 
         assert_eq!(request.streams.len(), 1);
         let stream = &request.streams[0];
         assert_eq!(stream.labels, "{service=\"api\"}");
         let stored = &stream.entries[0];
-        assert_eq!(stored.line, r#"{"a":1}"#);
+        assert_eq!(stored.line, line);
         let time = stored.timestamp.unwrap();
         assert_eq!((time.seconds, time.nanos), (1_700_000_000, 123_456_789));
-        assert_eq!(stored.structured_metadata[0].name, "trace_id");
-        assert_eq!(stored.structured_metadata[1].value, "/users/{id}");
+        assert_eq!(stored.structured_metadata[0].value, "/users/{id}");
+        assert_eq!(stored.structured_metadata[1].name, "http_response_status_code");
         let time = stream.entries[1].timestamp.unwrap();
         assert_eq!((time.seconds, time.nanos), (2, 0));
         assert_eq!(
@@ -195,9 +209,9 @@ mod tests {
 
     #[test]
     fn the_same_entries_are_the_same_bytes_in_the_order_given() {
-        let entries = || [entry("api", 1, "a"), entry("api", 2, "b")];
-        let body = encode("{a}", &entries()).unwrap();
-        assert_eq!(body, encode("{a}", &entries()).unwrap());
+        let entries = || [entry(1, "a"), entry(2, "b")];
+        let body = encode("{a}", &entries());
+        assert_eq!(body, encode("{a}", &entries()));
         let request = decode(&body);
         let lines: Vec<_> = request.streams[0]
             .entries
