@@ -7,7 +7,7 @@
 
 use std::borrow::Cow;
 
-use crate::{Envelope, reader::parse_hex, time};
+use crate::{Envelope, time};
 
 /// The digit that [`crate::frame::SCHEMA`] is.
 const SCHEMA: &str = "1";
@@ -25,20 +25,21 @@ pub(crate) fn envelope(line: &str) -> Option<Envelope<'_>> {
     loop {
         let key = scan.text()?;
         scan.expect(b':')?;
-        match key {
-            "timestamp" => timestamp = Some(time::parse_timestamp(scan.text()?)?),
-            "observed_timestamp" => observed = Some(time::parse_timestamp(scan.text()?)?),
-            "schema" if scan.number()? == SCHEMA => {}
-            "schema" => return None,
-            "level" => envelope.level = Some(scan.text()?.parse().ok()?),
-            "service.name" => envelope.service = scan.borrowed()?,
-            "deployment.environment.name" => envelope.environment = scan.borrowed()?,
-            "trace_id" => envelope.trace_id = scan.hex::<16>()?,
-            "span_id" => envelope.span_id = scan.hex::<8>()?,
-            "request_id" => envelope.request_id = scan.borrowed()?,
-            "http.request.method" => envelope.method = scan.borrowed()?,
-            "http.route" => envelope.route = scan.borrowed()?,
-            "http.response.status_code" => envelope.status = Some(scan.number()?.parse().ok()?),
+        // By length first, which tells most of the other keys at once.
+        match (key.len(), key) {
+            (9, "timestamp") => timestamp = Some(time::parse_timestamp(scan.text()?)?),
+            (18, "observed_timestamp") => observed = Some(time::parse_timestamp(scan.text()?)?),
+            (6, "schema") if scan.number()? == SCHEMA => {}
+            (6, "schema") => return None,
+            (5, "level") => envelope.level = Some(scan.text()?.parse().ok()?),
+            (12, "service.name") => envelope.service = scan.borrowed()?,
+            (27, "deployment.environment.name") => envelope.environment = scan.borrowed()?,
+            (8, "trace_id") => envelope.trace_id = scan.hex::<16>()?,
+            (7, "span_id") => envelope.span_id = scan.hex::<8>()?,
+            (10, "request_id") => envelope.request_id = scan.borrowed()?,
+            (19, "http.request.method") => envelope.method = scan.borrowed()?,
+            (10, "http.route") => envelope.route = scan.borrowed()?,
+            (25, "http.response.status_code") => envelope.status = Some(scan.number()?.parse().ok()?),
             _ => scan.skip()?,
         }
         match scan.next()? {
@@ -97,8 +98,9 @@ impl<'a> Scan<'a> {
     )]
     fn hex<const N: usize>(&mut self) -> Option<Option<Cow<'a, str>>> {
         let text = self.text()?;
-        parse_hex::<N>(text)?;
-        Some(Some(Cow::Borrowed(text)))
+        let digits = text.bytes().map(|byte| byte.is_ascii_hexdigit());
+        let is_hex = text.len() == 2 * N && digits.fold(true, |all, is_digit| all & is_digit);
+        is_hex.then_some(Some(Cow::Borrowed(text)))
     }
 
     /// A whole number, not negative.
@@ -174,6 +176,7 @@ impl<'a> Scan<'a> {
 
     fn skip_string(&mut self) -> Option<()> {
         self.expect(b'"')?;
+        self.seek_end();
         loop {
             self.seek_mark()?;
             if self.next()? == b'"' {
@@ -188,6 +191,34 @@ impl<'a> Scan<'a> {
                 }
                 _ => return None,
             }
+        }
+    }
+
+    /// Goes to the string's end, or to somewhere before it: no further than to the first eight bytes with an escape that isn't common.
+    ///
+    /// A quote behind a backslash is a part of the string as long as no backslash is escaped itself.
+    fn seek_end(&mut self) {
+        let bytes = self.line.as_bytes();
+        let (before, _) = bytes.get(self.at - 1..).unwrap_or_default().as_chunks::<8>();
+        let (words, _) = bytes.get(self.at..).unwrap_or_default().as_chunks::<8>();
+        for (before, word) in before.iter().zip(words) {
+            let word = u64::from_le_bytes(*word);
+            let quotes = equal(word, b'"');
+            let escaped = equal(u64::from_le_bytes(*before), b'\\');
+            let others = escaped & !quotes;
+            if others != 0 && others & !(equal(word, b'n') | equal(word, b't') | equal(word, b'r')) != 0 {
+                break;
+            }
+            let ends = quotes & !escaped;
+            if ends != 0 {
+                self.at += ends.trailing_zeros() as usize / 8;
+                return;
+            }
+            self.at += 8;
+        }
+        // Not into the middle of an escape.
+        if bytes.get(self.at - 1) == Some(&b'\\') {
+            self.at -= 1;
         }
     }
 
@@ -212,6 +243,12 @@ impl<'a> Scan<'a> {
 /// The high bit of each byte that is a quote or a backslash; above the first one also of bytes that are not.
 const fn marks(word: u64) -> u64 {
     zeros(word ^ repeat(b'"')) | zeros(word ^ repeat(b'\\'))
+}
+
+/// The high bit of each byte that is `byte`, and of no other.
+const fn equal(word: u64, byte: u8) -> u64 {
+    let other = word ^ repeat(byte);
+    !(((other & repeat(0x7f)) + repeat(0x7f)) | other) & repeat(0x80)
 }
 
 /// The high bit of each byte that is zero, and perhaps of bytes above one that is.
@@ -253,6 +290,28 @@ mod tests {
         assert_eq!((envelope.timestamp_ns, envelope.status), (2, Some(404)));
         assert_eq!(envelope.service.as_deref(), Some("api"));
         assert_eq!(envelope.trace_id, Some("ab".repeat(16).into()));
+    }
+
+    #[test]
+    fn a_string_ends_where_it_ends_wherever_its_escapes_stand() {
+        let escapes = [r#"\""#, r"\n", r"\\", r"\u00e9", r"\/", "]\\\\\\\""];
+        for (escape, before) in escapes
+            .iter()
+            .flat_map(|escape| (0..20).map(move |before| (escape, before)))
+        {
+            for (between, after) in (0..20).flat_map(|between| (0..3).map(move |after| (between, after))) {
+                let filler = "#".repeat(between);
+                let string = format!(
+                    "\"{}{escape}{filler}{escape}{}\"",
+                    "!".repeat(before),
+                    "é".repeat(after)
+                );
+                let line = format!("{string},\"\\\"\"");
+                let mut scan = Scan { line: &line, at: 0 };
+                scan.skip_string().unwrap();
+                assert_eq!(scan.at, string.len(), "{line}");
+            }
+        }
     }
 
     #[test]

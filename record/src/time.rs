@@ -69,27 +69,36 @@ fn parse_written(text: &str) -> Option<u64> {
     if marks != *b"--T::.Z" {
         return None;
     }
-    let [year, month, day] = [digits(text, 0, 4)?, digits(text, 5, 7)?, digits(text, 8, 10)?];
-    let [hour, minute, second] = [digits(text, 11, 13)?, digits(text, 14, 16)?, digits(text, 17, 19)?];
-    // Every month has 28 days; a later day is there if the calendar gives it back.
-    let is_within = matches!(year, 1970..2500) && matches!(month, 1..=12) && hour < 24 && minute < 60 && second < 60;
-    let days = is_within.then(|| days(year, month, day))?;
-    if civil(days) != (year, month, day) {
+    let [year, month, day] = [digits::<4>(text, 0)?, digits::<2>(text, 5)?, digits::<2>(text, 8)?];
+    let [hour, minute, second] = [digits::<2>(text, 11)?, digits::<2>(text, 14)?, digits::<2>(text, 17)?];
+    let nanos = digits::<9>(text, 20)?;
+    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
+    let last_day = match month {
+        2 => 28 + u64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    };
+    let is_day = matches!(year, 1970..2500) && matches!(month, 1..=12) && (1..=last_day).contains(&day);
+    if !is_day || hour >= 24 || minute >= 60 || second >= 60 {
         return None;
     }
-    let seconds = days * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
-    Some(seconds * NANOS_PER_SECOND + digits(text, 20, 29)?)
+    let seconds = days(year, month, day) * SECONDS_PER_DAY + hour * 3600 + minute * 60 + second;
+    Some(seconds * NANOS_PER_SECOND + nanos)
 }
 
-fn digits(text: &[u8; 30], from: usize, to: usize) -> Option<u64> {
-    let digits = text.get(from..to)?.iter();
-    digits
-        .map(|digit| digit.wrapping_sub(b'0'))
-        .try_fold(0, |sum, digit| (digit < 10).then_some(sum * 10 + u64::from(digit)))
+/// The number that `N` digits make.
+fn digits<const N: usize>(text: &[u8; 30], from: usize) -> Option<u64> {
+    let digits: &[u8; N] = text.get(from..from + N)?.try_into().ok()?;
+    let (mut sum, mut greatest) = (0, 0);
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        greatest = digit.max(greatest);
+        sum = sum * 10 + u64::from(digit);
+    }
+    (greatest < 10).then_some(sum)
 }
 
-/// The day since 1970-01-01 of a year from 1970 on, a month and a day: the inverse of [`civil`], Howard Hinnant's
-/// `days_from_civil`.
+/// The day since 1970-01-01 of a day since then: the inverse of [`civil`], Howard Hinnant's `days_from_civil`.
 const fn days(year: u64, month: u64, day: u64) -> u64 {
     let (year, month_from_march) = if month > 2 {
         (year, month - 3)
@@ -97,10 +106,9 @@ const fn days(year: u64, month: u64, day: u64) -> u64 {
         (year - 1, month + 9)
     };
     let (era, year_of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * month_from_march + 2) / 5 + day;
+    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
     let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    // A day 0 of January 1970 is none.
-    (era * 146_097 + day_of_era).saturating_sub(719_469)
+    era * 146_097 + day_of_era - 719_468
 }
 
 /// Appends a duration as decimal milliseconds, exact to the nanosecond, without trailing zeros: `12`, `0.3`, `1500.000001`.
