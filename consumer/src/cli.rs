@@ -56,12 +56,15 @@ fn run(settings: Settings, shutdown: Shutdown) -> anyhow::Result<()> {
     block_on(crate::run(settings, shutdown))
 }
 
-fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn block_on(work: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("failed to start the runtime")?;
-    let outcome = runtime.block_on(work);
+    // On a worker, like everything that it talks to: from this thread each word would be a switch of threads.
+    let outcome = runtime
+        .block_on(runtime.spawn(work))
+        .context("the program broke down")?;
     // A write to a pipe that nobody reads would hold the process up.
     runtime.shutdown_background();
     outcome
