@@ -131,8 +131,8 @@ mod tests {
         for (settings, server, sides) in [
             (
                 Settings::default(),
-                payload(60),
-                ["max_payload (60MiB)", "source.memory_max (64MiB)"],
+                payload(12),
+                ["max_payload (12MiB)", "source.memory_max (16MiB)"],
             ),
             (
                 small,

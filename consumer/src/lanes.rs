@@ -30,8 +30,8 @@ use crate::transfer::{Attempt, Transfer};
 
 /// Messages that are received at a time; they are sorted one by one, as long as there is room for their entries.
 const INTAKE: usize = 64;
-/// What an entry costs beside its line, which is a part of its message: names, metadata, places in lists.
-const ENTRY_COST: usize = 512;
+/// What an entry costs beside its line, which is a part of its message: itself, twice where a list of them grows.
+const ENTRY_COST: usize = 256;
 /// A push that takes longer while others don't is slow.
 const SLOW: Duration = Duration::from_secs(2);
 /// Messages that are given back again and again stay away longer, up to so many times, so that many of them cost little.

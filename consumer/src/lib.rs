@@ -29,7 +29,7 @@
 //! - Nothing that a server does ends the process; it waits, says what to do, and JetStream keeps the records
 //!   (`whatever_is_not_a_204_is_pushed_again_until_it_is_and_the_operator_is_told_what_to_do`).
 //! - Memory is bounded in bytes: `source.memory_max` for messages that are held, half as much for what is known of their
-//!   lines, and about twice `loki.batch_max_bytes` for each of `loki.concurrency` pushes while they are encoded and sent
+//!   lines, and at most `loki.batch_max_bytes`, by experience a quarter, for each of `loki.concurrency` pushes until they are answered
 //!   (`a_store_that_is_away_does_not_make_it_hold_more_than_its_memory`, `…_many_small_records_cost_more_than_their_memory`).
 //! - A message that comes again gives the same bytes (`killed_between_push_and_acknowledgement_the_same_bytes_come_again`).
 

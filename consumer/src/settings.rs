@@ -105,7 +105,7 @@ impl Default for SourceSettings {
             durable: "sidelog-consumer".to_owned(),
             ack_wait: Duration::from_secs(30),
             max_ack_pending: 131_072,
-            memory_max: ByteSize::mib(64),
+            memory_max: ByteSize::mib(16),
         }
     }
 }
