@@ -145,10 +145,6 @@ impl Sidecar {
         };
         let counts = Arc::clone(&counted.shipping);
         let metrics = Metrics::new(counted.clone(), &settings);
-        let shown = shown::verb({
-            let generations = Arc::clone(&generations);
-            move || Arc::new(generations.in_force().settings.clone())
-        });
         let recorder = Arc::new(Recorder {
             queue: Arc::clone(&queue),
             budget,
@@ -165,16 +161,15 @@ impl Sidecar {
             shutdown: shutdown.clone(),
         })?;
         tell_addresses(&listeners, &admin);
+        let shown = shown::verb({
+            let generations = Arc::clone(&generations);
+            move || Arc::new(generations.in_force().settings.clone())
+        });
         let traffic = Traffic::start(listeners, generations, recorder, counted.connections, shutdown.clone())?;
 
         let serving = Arc::new(AtomicBool::new(true));
-        let ready = Arc::clone(&serving);
-        let endpoints = Endpoints {
-            metrics: Arc::new(metrics),
-            ready: Arc::new(move || ready.load(Ordering::Acquire)),
-            troubles: Arc::new(move || troubles(&counts)),
-            verbs: vec![drain_verb(shutdown.clone()), logging::verb(), shown],
-        };
+        let verbs = vec![drain_verb(shutdown.clone()), logging::verb(), shown];
+        let endpoints = endpoints(metrics, &serving, counts, verbs);
         let admin = admin.serve(endpoints, shutdown.clone());
         runtime.block_on(async {
             let admin = tokio::spawn(admin);
@@ -192,6 +187,16 @@ impl Sidecar {
         runtime.shutdown_background();
         tell_end(&queue);
         Ok(())
+    }
+}
+
+fn endpoints(metrics: Metrics, serving: &Arc<AtomicBool>, shipping: Arc<Counts>, verbs: Vec<Verb>) -> Endpoints {
+    let ready = Arc::clone(serving);
+    Endpoints {
+        metrics: Arc::new(metrics),
+        ready: Arc::new(move || ready.load(Ordering::Acquire)),
+        troubles: Arc::new(move || troubles(&shipping)),
+        verbs,
     }
 }
 

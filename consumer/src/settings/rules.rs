@@ -216,7 +216,7 @@ pub(super) mod tests {
     fn each_misfit_is_one_line_that_names_the_keys() {
         for (toml, keys) in [
             (
-                "[loki]\nbatch_max_bytes = \"40MiB\"\nconcurrency = 1",
+                "[loki]\nbatch_max_bytes = \"12MiB\"\nconcurrency = 1",
                 &["loki.batch_max_bytes", "source.memory_max"][..],
             ),
             (

@@ -155,6 +155,7 @@ fn huffman_digits(value: &[u8]) -> String {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "most of them are a table of cases")]
 async fn requests_have_one_reading() {
     let stand = Stand::start().await;
     let long = format!("/{}", "a".repeat(17_000));
