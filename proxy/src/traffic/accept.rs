@@ -36,6 +36,7 @@ use pingora::proxy::Session;
 use pingora::server::ShutdownWatch;
 use tokio::io::AsyncWriteExt;
 
+use connections::Open;
 pub use connections::{Connections, Limit, NoRequest};
 pub use refusal::Refusal;
 use streams::Streams;
@@ -99,6 +100,36 @@ impl<A> Accept<A> {
 }
 
 impl<A: HttpServerApp + Send + Sync + 'static> Accept<A> {
+    async fn accepted(self: Arc<Self>, mut stream: Stream, _open: Open, shutdown: ShutdownWatch) {
+        let limits = Arc::clone(&self.generations.in_force().limits);
+        if self.connections.open() > limits.connections_max {
+            self.connections.limit(Limit::Connections);
+            // Whoever can't be told is refused all the same; with TLS, to tell would cost a handshake.
+            if self.tls.is_none() {
+                drop(stream.write_all(&refusal::answer(503)).await);
+            }
+            drop(AsyncWriteExt::shutdown(&mut stream).await);
+            return;
+        }
+        // Boxed, as it is short and large.
+        let Some(stream) = Box::pin(self.secured(stream, &limits, &shutdown)).await else {
+            return;
+        };
+        let judges = Judges {
+            connections: Arc::clone(&self.connections),
+            generations: Arc::clone(&self.generations),
+            limits,
+            witness: Arc::clone(&self.witness),
+        };
+        let home = Home::default();
+        let wire = Wire::new(stream, judges, Arc::clone(&home), shutdown.clone());
+        self.serve(Box::new(wire), shutdown).await;
+        let left = home.lock().take();
+        if let Some(stream) = left {
+            Box::pin(refusal::linger(stream)).await;
+        }
+    }
+
     /// Serves a connection to its end.
     async fn serve(&self, mut wire: Box<Wire>, mut shutdown: ShutdownWatch) {
         let closing = self.closing.connection();
@@ -132,32 +163,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> Accept<A> {
 
 #[async_trait]
 impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Accept<A> {
-    async fn process_new(self: &Arc<Self>, mut stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
-        let _open = self.connections.open_one();
-        let limits = Arc::clone(&self.generations.in_force().limits);
-        if self.connections.open() > limits.connections_max {
-            self.connections.limit(Limit::Connections);
-            // Whoever can't be told is refused all the same; with TLS, to tell would cost a handshake.
-            if self.tls.is_none() {
-                drop(stream.write_all(&refusal::answer(503)).await);
-            }
-            drop(AsyncWriteExt::shutdown(&mut stream).await);
-            return None;
-        }
-        let stream = self.secured(stream, &limits, shutdown).await?;
-        let judges = Judges {
-            connections: Arc::clone(&self.connections),
-            generations: Arc::clone(&self.generations),
-            limits,
-            witness: Arc::clone(&self.witness),
-        };
-        let home = Home::default();
-        let wire = Wire::new(stream, judges, Arc::clone(&home), shutdown.clone());
-        self.serve(Box::new(wire), shutdown.clone()).await;
-        let left = home.lock().take();
-        if let Some(stream) = left {
-            refusal::linger(stream).await;
-        }
+    /// Serves in a task of its own: the one that pingora accepts in has room for all that it might do, for as long as it lives.
+    async fn process_new(self: &Arc<Self>, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let open = self.connections.open_one();
+        tokio::spawn(Arc::clone(self).accepted(stream, open, shutdown.clone()));
         None
     }
 
