@@ -28,6 +28,10 @@ use crate::settings::{Limits, Listener, Settings, Upstream, UpstreamProtocol, Up
 
 /// Streams that share one HTTP/2 connection to an upstream; its own SETTINGS may allow fewer.
 const UPSTREAM_STREAMS: usize = 100;
+/// Bytes of an answer to an upload that one stream of HTTP/2 may send ahead, at least. pingora doesn't read the answer while it
+/// waits to pass on more of the request: a service that echoes gets on only if what it has received and not read, up to its
+/// own window, fits here. Those of most are smaller.
+const ECHO_WINDOW: u32 = 1024 * 1024;
 /// A connection's window, in those of its streams: one that isn't read holds up the others no sooner.
 const UPSTREAM_WINDOWS: u32 = 4;
 
@@ -89,6 +93,8 @@ pub struct Asks {
     pub upgrade: bool,
     /// It is a call by gRPC.
     pub grpc: bool,
+    /// Its body may be so long that a service answers while it still reads.
+    pub uploads: bool,
     /// It waits for `100 Continue`, which is not passed on from HTTP/2.
     pub expects: bool,
 }
@@ -173,11 +179,13 @@ impl Target {
             tls.show(&mut peer);
         }
         let speaks = speaks(self.protocol, self.tls_listener, tls, asks);
-        peer.group_key = peer.group_key.wrapping_add(speaks as u64);
+        let echoes = asks.uploads && speaks != Speaks::Http1;
+        peer.group_key = peer.group_key.wrapping_add(speaks as u64 + (u64::from(echoes) << 8));
         let options = &mut peer.options;
         options.alpn = speaks.alpn();
         options.max_h2_streams = UPSTREAM_STREAMS;
         let window = u32::try_from(limits.h2_window.bytes()).unwrap_or(u32::MAX >> 1);
+        let window = if echoes { window.max(ECHO_WINDOW) } else { window };
         options.h2_stream_window_size = Some(window);
         options.h2_connection_window_size = Some(window.saturating_mul(UPSTREAM_WINDOWS).min(u32::MAX >> 1));
         options.connection_timeout = Some(limits.upstream_connect_timeout);
@@ -313,6 +321,7 @@ mod tests {
             version,
             upgrade: false,
             grpc: false,
+            uploads: false,
             expects: false,
         }
     }

@@ -40,6 +40,9 @@ const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Informational answers before the one that counts.
 const INFORMATIONAL_MAX: u32 = 100;
 
+/// Bytes of a body that every service takes before its answer is read.
+const UPLOAD: u64 = 64 * 1024;
+
 /// The proxy behind one listener.
 pub struct Proxy {
     recorder: Arc<Recorder>,
@@ -177,13 +180,18 @@ fn is_websocket(fields: &HeaderMap) -> bool {
     protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
 }
 
-fn asks(session: &Session) -> Asks {
+fn asks(session: &mut Session) -> Asks {
+    let has_body = !session.as_downstream_mut().is_body_empty();
     let fields = &session.req_header().headers;
     let expect = fields.get(header::EXPECT);
+    let length = fields
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse().ok());
     Asks {
         version: version(session.req_header()),
         upgrade: session.as_downstream().is_upgrade_req(),
         grpc: Grpc::of_request(fields).is_some(),
+        uploads: has_body && length.is_none_or(|length: u64| length > UPLOAD),
         expects: expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
     }
 }
