@@ -13,6 +13,15 @@ async fn page(proxy: &Sidelog, path: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
+async fn between(upstream: &Upstream, nats: &NatsServer) -> Sidelog {
+    Sidelog::proxy()
+        .env("UPSTREAM_URL", upstream.url())
+        .env("NATS_URL", nats.url())
+        .env("SIDELOG_TRACES__ENABLED", "false")
+        .start()
+        .await
+}
+
 async fn exchange(proxy: &Sidelog) {
     assert_eq!(http::client().get(proxy.url()).send().await.unwrap().status(), 200);
 }
@@ -20,12 +29,7 @@ async fn exchange(proxy: &Sidelog) {
 #[tokio::test]
 async fn a_shipping_thread_that_is_stuck_is_told_and_traffic_goes_on_until_it_ships_again() {
     let (nats, upstream) = (NatsServer::start().await, Upstream::start());
-    let proxy = Sidelog::proxy()
-        .env("UPSTREAM_URL", upstream.url())
-        .env("NATS_URL", nats.url())
-        .env("SIDELOG_TRACES__ENABLED", "false")
-        .start()
-        .await;
+    let proxy = between(&upstream, &nats).await;
     let shipped = async || proxy.metric("sidelog_records_shipped_total", "").await;
     exchange(&proxy).await;
     wait::until("the first record is shipped", async || shipped().await == 1.0).await;
@@ -58,12 +62,7 @@ async fn a_shipping_thread_that_is_stuck_is_told_and_traffic_goes_on_until_it_sh
 async fn a_server_that_is_away_is_told_and_makes_nothing_unready() {
     let (mut nats, upstream) = (NatsServer::start().await, Upstream::start());
     nats.kill();
-    let proxy = Sidelog::proxy()
-        .env("UPSTREAM_URL", upstream.url())
-        .env("NATS_URL", nats.url())
-        .env("SIDELOG_TRACES__ENABLED", "false")
-        .start()
-        .await;
+    let proxy = between(&upstream, &nats).await;
     let told = "ok\nno connection to NATS: records go to the spool\n";
     assert_eq!(page(&proxy, "/readyz").await, (200, told.to_owned()));
     nats.restart().await;

@@ -70,10 +70,12 @@ impl Client {
         self.send(WINDOW_UPDATE, 0, 0, &0x7fff_0000_u32.to_be_bytes()).await;
     }
 
-    /// Asks on this stream.
-    pub(crate) async fn get(&mut self, stream: u32) {
-        self.send(HEADERS, END_STREAM | END_HEADERS, stream, &fields(&GET))
-            .await;
+    /// Asks on this stream; the body of what isn't GET is still to come.
+    pub(crate) async fn ask(&mut self, method: &str, stream: u32) {
+        let ends = if method == "GET" { END_STREAM } else { 0 };
+        let mut lines = GET;
+        lines[0].1 = method;
+        self.send(HEADERS, ends | END_HEADERS, stream, &fields(&lines)).await;
     }
 
     pub(crate) async fn connect(stand: &Stand) -> Self {
