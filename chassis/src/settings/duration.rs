@@ -65,7 +65,7 @@ pub fn format(duration: Duration) -> String {
     if text.is_empty() { "0s".to_owned() } else { text }
 }
 
-/// Serializes a duration as [`format`] writes it.
+/// Serializes a duration as [`format()`] writes it.
 ///
 /// # Errors
 ///
