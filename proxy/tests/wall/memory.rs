@@ -248,7 +248,9 @@ async fn a_hundred_megabytes_pass_either_way_in_little_memory() {
             "changed"
         }
     };
-    let gives = async || large();
+    // It takes the request's body first: hyper resets a connection on which it left some of it unread, and what is on its
+    // way by then is lost.
+    let gives = async |_asked: bytes::Bytes| large();
     let router = axum::Router::new()
         .fallback(takes)
         .route("/give", axum::routing::post(gives));
