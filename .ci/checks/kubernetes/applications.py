@@ -22,6 +22,7 @@ REACHED = {
 }
 # Who calls a pod of the headless Service by its address and the application's old number.
 BY_ADDRESS = {"template": "sidelog", "injector": "store", "kustomize": "store"}
+PROBES = ("livenessProbe", "readinessProbe", "startupProbe")
 # What differs between applications.
 OWN = {"SERVICE_NAME", "UPSTREAM_URL", "PORT", "NATS_URL", "JAEGER_URL"}
 
@@ -54,6 +55,8 @@ def check(report):
         good = reached.get(key) == REACHED.get(key)
         report.expect(good, f"{key} reaches {REACHED.get(key)}: {reached.get(key)}")
     one_source(containers, report)
+    component(report)
+    configured(report)
     refusals(report)
 
 
@@ -117,7 +120,7 @@ def dangling(pod):
     """Probes and hooks that ask for a name that their container doesn't have."""
     for container in containers_of(pod):
         names = {port.get("name") for port in container.get("ports", [])}
-        probes = {key: one for key, one in container.items() if key.endswith("Probe")}
+        probes = {key: container[key] for key in PROBES if key in container}
         for key, hook in {**probes, **container.get("lifecycle", {})}.items():
             for action in hook.values():
                 port = action.get("port") if isinstance(action, dict) else None
@@ -128,12 +131,50 @@ def dangling(pod):
 def one_source(containers, report):
     """But for what is the application's own, the container is the same everywhere."""
     report.expect(len(containers) > 9, f"there are containers of all forms: {len(containers)}")
-    bare = []
-    for what, container in containers:
-        env = [entry for entry in container["env"] if entry["name"] not in OWN]
-        bare.append((what, {**container, "env": env, "ports": container["ports"][1:]}))
-    for what, container in bare[1:]:
-        report.expect(container == bare[0][1], f"the container of the {what} is that of the {bare[0][0]}")
+    first, model = containers[0]
+    for what, container in containers[1:]:
+        report.expect(common(container) == common(model), f"the container of the {what} is that of the {first}")
+
+
+def common(container):
+    """The container without what is an application's own; the order of variables doesn't matter."""
+    env = sorted((entry for entry in container["env"] if entry["name"] not in OWN), key=lambda entry: entry["name"])
+    return {**container, "env": env, "ports": container["ports"][1:]}
+
+
+def component(report):
+    """The kustomize component, used as its comment says and without the patches."""
+    for patched, kustomization in (True, forms.shown()), (False, forms.shown().partition("patches:")[0]):
+        done = forms.used(kustomization)
+        report.expect(done.returncode == 0, f"the component's comment is good: {done.stderr[-500:]}")
+        inits = {one["metadata"]["name"]: one["spec"]["template"]["spec"]["initContainers"]
+                 for one in helm.documents(done.stdout)}  # fmt: skip
+        names = {name: [one["name"] for one in containers] for name, containers in inits.items()}
+        last = names == {"two": ["one", "two", "sidelog"], "none": ["sidelog"]}
+        report.expect(last, f"the component's sidecar is the last init container, patched {patched}: {names}")
+        for name, containers in inits.items():
+            environment = {entry["name"]: entry.get("value") for entry in containers[-1].get("env", [])}
+            good = (environment.get("UPSTREAM_URL") == "http://127.0.0.1:3000") == patched
+            report.expect(good, f"{name}: its variables are patched by name, patched {patched}: {environment}")
+
+
+def configured(report):
+    """A ConfigMap in the template form: mounted where SIDELOG_CONFIG says, in place of the values' settings."""
+    values = "configured=true,sidelog.proxy.config=x"
+    done = forms.parent("--set", values, "--show-only", "templates/configured.yaml")
+    if not report.expect(done.returncode == 0, f"the template takes a ConfigMap: {done.stderr[-500:]}"):
+        return
+    pod = helm.documents(done.stdout)[0]
+    schemas.judge([pod], helm.NEWEST, report, "template form with a ConfigMap")
+    sidecar = sidecars(pod)[0]
+    told = [entry for entry in sidecar["env"] if entry["name"].startswith("SIDELOG_CONFIG")]
+    file = [{"name": "SIDELOG_CONFIG", "value": "/etc/sidelog/config/proxy.toml"}]
+    report.expect(told == file, f"the ConfigMap's file is in place of the values' settings: {told}")
+    mounts = {mount["name"]: mount["mountPath"] for mount in sidecar["volumeMounts"]}
+    volumes = {volume["name"]: volume.get("configMap") for volume in pod["spec"]["volumes"]}
+    report.expect(mounts.keys() == volumes.keys(), f"what is mounted is there: {mounts}, {volumes}")
+    report.expect(mounts.get("sidelog-config") == "/etc/sidelog/config", f"the ConfigMap is mounted: {mounts}")
+    report.expect(volumes.get("sidelog-config") == {"name": "shop-sidelog", "optional": True}, f"and named: {volumes}")
 
 
 def refusals(report):

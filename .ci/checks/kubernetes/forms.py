@@ -13,6 +13,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import yaml
+
 from kubernetes import admission, helm
 from report import REPOSITORY, TOOLS
 
@@ -49,6 +51,33 @@ def made():
 def kustomize(folder=APPLICATIONS):
     command = [TOOLS / "kustomize", "build", folder]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def shown():
+    """The kustomization in the component's comment."""
+    lines = (COMPONENT.parent / "kustomization.yaml").read_text().splitlines()
+    return "\n".join(line.removeprefix("#     ") for line in lines if line.startswith("#     "))
+
+
+def used(kustomization):
+    """It, built over two workloads: one that has init containers of its own, and one that has none."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(REPOSITORY / "charts/kustomize", Path(folder) / "sidelog/charts/kustomize")
+        files = {"overlay/kustomization.yaml": kustomization,
+                 "base/kustomization.yaml": "resources: [two.yaml, none.yaml]"}  # fmt: skip
+        for name, inits in ("two", ["one", "two"]), ("none", []):
+            ports = [{"name": "http", "containerPort": 3000}]
+            spec = {"containers": [{"name": "app", "image": "app:1", "ports": ports}]}
+            if inits:
+                spec["initContainers"] = [{"name": init, "image": "app:1"} for init in inits]
+            metadata = {"name": name, "labels": {"sidelog.dev/inject": "true"}}
+            workload = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": metadata}
+            files[f"base/{name}.yaml"] = yaml.safe_dump({**workload, "spec": {"template": {"spec": spec}}})
+        for path, content in files.items():
+            file = Path(folder) / path
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(content)
+        return kustomize(Path(folder) / "overlay")
 
 
 @contextlib.contextmanager
