@@ -14,6 +14,11 @@ FOREIGN = {"monitoring.coreos.com", "keda.sh"}
 def check(report):
     report.expect(helm.SAMPLES, "there are samples of values")
     for sample in helm.SAMPLES:
+        old = helm.template("--values", sample, version="1.32")
+        told = ">=1.33.0-0" in old.stderr
+        report.expect(old.returncode and told, f"{sample.name}: 1.32 is refused, and told why: {old.stderr[-500:]}")
+        lint = helm.helm("lint", "--strict", helm.CHART, "--values", sample, "--kube-version", f"{helm.NEWEST}.0")
+        report.expect(lint.returncode == 0, f"helm lint with {sample.name}: {lint.stdout[-2000:]}")
         for version in helm.VERSIONS:
             done = helm.template("--values", sample, version=version)
             if version == "1.33" and (yaml.safe_load(sample.read_text()).get("injector") or {}).get("enabled"):

@@ -28,6 +28,18 @@ GOOD = {
     "consumer.image.pullPolicy": "Always", "consumer.topologySpreadConstraints": [{"topologyKey": "zone"}],
     "consumer.tolerations": [{"operator": "Exists"}], "extraObjects": [{"kind": "Extra"}],
 }  # fmt: skip
+# Of the right type, and still none. Every value whose schema narrows its type down has one.
+BAD = {
+    "imagePullSecrets": ["name"], "proxy.image.digest": "sha256:1", "proxy.image.pullPolicy": "Sometimes",
+    "proxy.port": 65536, "proxy.adminPort": 0, "proxy.spool.sizeLimit": "128M", "proxy.probes.type": "tcp", "proxy.drain.deadline": "1.5",
+    "proxy.extraEnv": [{"value": "of none"}], "injector.failurePolicy": "ignore", "injector.labelKey": "two words",
+    "injector.defaultPortName": "it's", "consumer.replicaCount": -1, "consumer.image.digest": "1",
+    "consumer.image.pullPolicy": "", "consumer.autoscaling.minReplicas": 0, "consumer.autoscaling.maxReplicas": 0,
+    "consumer.autoscaling.targetCPUUtilizationPercentage": 101, "consumer.keda.minReplicaCount": -1,
+    "consumer.keda.maxReplicaCount": 0, "consumer.keda.lagThreshold": 0, "consumer.terminationGracePeriodSeconds": 0,
+    "consumer.extraEnv": [{"name": "A", "text": "b"}],
+}  # fmt: skip
+NARROW = {"pattern", "enum", "minimum", "maximum", "maxLength"}
 # Set together, and a word of the sentence that refuses it.
 REFUSED = {
     "consumer.autoscaling.enabled=true,consumer.keda.enabled=true": "enable one of them",
@@ -36,6 +48,8 @@ REFUSED = {
     "consumer.keda.minReplicaCount=7": "minReplicaCount is above maxReplicaCount",
     "consumer.terminationGracePeriodSeconds=29": "shutdown.deadline",
     "proxy.port=14081": "another number",
+    "commonLabels.app\\.kubernetes\\.io/name=x": "use another name",
+    "consumer.podLabels.helm\\.sh/chart=x": "use another name",
     "consumer.enabled=false,metrics.serviceMonitor.enabled=true": "metrics.podMonitor",
     "consumer.serviceAccount.create=false,consumer.serviceAccount.annotations.a=b": "serviceAccount.create: true",
 }
@@ -54,6 +68,10 @@ def check(report):
     for path, default in ours.items():
         changes(path, default, report)
         wrong = {} if not isinstance(default, dict) else "text"
+        refused(nested(path, wrong), path.replace(".", "/"), report, f"{path}: {wrong!r}")
+    narrow = {path for path, inner in known.items() if NARROW & (inner.keys() | inner.get("items", {}).keys())}
+    report.expect(narrow <= BAD.keys(), f"each narrowed value has one that is refused: {narrow - BAD.keys()}")
+    for path, wrong in BAD.items():
         refused(nested(path, wrong), path.replace(".", "/"), report, f"{path}: {wrong!r}")
     for path in objects(schema):
         refused(nested(f"{path}.typo".lstrip("."), 1), "'typo' not allowed", report, f"{path}: a typing error")

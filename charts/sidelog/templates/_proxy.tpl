@@ -44,7 +44,10 @@ env:
   - { name: NATS_STREAM, value: {{ $values.nats.stream | quote }} }
   - { name: NATS_SUBJECT, value: {{ $values.nats.subject | quote }} }
   - { name: JAEGER_URL, value: {{ $values.otlp.endpoint | quote }} }
-  - { name: SIDELOG_ADMIN__ADDRESS, value: "0.0.0.0:{{ int $proxy.adminPort }}" }
+  {{- if $values.ipv6 }}
+  - { name: SIDELOG_LISTENERS__0__ADDRESS, value: "[::]:{{ $port }}" }
+  {{- end }}
+  - { name: SIDELOG_ADMIN__ADDRESS, value: "{{ ternary "[::]" "0.0.0.0" $values.ipv6 }}:{{ int $proxy.adminPort }}" }
   - { name: SIDELOG_SPOOL__DIRECTORY, value: /var/spool/sidelog }
   - { name: SIDELOG_SPOOL__MAX_BYTES, value: {{ printf "%dKiB" (div (mul $spool 3) 4) }} }
   - { name: SIDELOG_SHUTDOWN__DEADLINE, value: {{ $proxy.drain.deadline | quote }} }

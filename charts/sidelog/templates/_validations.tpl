@@ -9,4 +9,6 @@
 {{- if and .Values.injector.enabled (not (semverCompare ">=1.36.0-0" .Capabilities.KubeVersion.Version)) }}{{ fail "injector.enabled needs Kubernetes 1.36 (MutatingAdmissionPolicy v1): use the template sidelog.proxy.container or the kustomize component" }}{{ end -}}
 {{- if and .Values.metrics.serviceMonitor.enabled (not $c.enabled) }}{{ fail "metrics.serviceMonitor is for the consumer: enable consumer, or use metrics.podMonitor" }}{{ end -}}
 {{- if and (not $c.serviceAccount.create) (not $c.serviceAccount.name) $c.serviceAccount.annotations }}{{ fail "consumer.serviceAccount.annotations need consumer.serviceAccount.create: true" }}{{ end -}}
+{{- $own := list "helm.sh/chart" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "app.kubernetes.io/component" -}}
+{{- range $key, $_ := merge (dict) .Values.commonLabels $c.podLabels }}{{ if has $key $own }}{{ fail "commonLabels and consumer.podLabels can't replace a label of the chart's own: use another name" }}{{ end }}{{ end -}}
 {{- end }}
