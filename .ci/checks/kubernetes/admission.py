@@ -13,9 +13,11 @@ from report import TOOLS
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
 
 
-def policies():
-    """The injector, such that an error of its is one of the pod, too."""
-    values = {"injector": {"enabled": True, "failurePolicy": "Fail"}, "consumer": {"enabled": False}}
+# The injector, such that an error of its is one of the pod, too.
+INJECTOR = {"injector": {"enabled": True, "failurePolicy": "Fail"}, "consumer": {"enabled": False}}
+
+
+def policies(values=INJECTOR):
     return [NAMESPACE, *helm.documents(helm.template(values=values).stdout)]
 
 

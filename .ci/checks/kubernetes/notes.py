@@ -7,14 +7,14 @@ CASES = [
     ({}, ["rollout status deployment/sidelog-consumer", "injector.enabled=true", "sidelog.proxy.container",
           "charts/kustomize/component", "charts/examples/plain.yaml"], ["kubectl patch", "Secret"]),
     ({"injector": {"enabled": True}},
-     ['{"sidelog.dev/inject":"true"}', "(http, or", "--selector sidelog.dev/inject=true", "14080 or 14081", "Ignore"],
+     ['{"sidelog.dev/inject":"true"}', "(http, or", "--selector sidelog.dev/inject=true", "14080 or 14081", "Windows", "Ignore"],
      ["plain.yaml"]),
     ({"injector": {"enabled": True, "failurePolicy": "Fail", "labelKey": "a/b", "defaultPortName": "web"}},
      ['{"a/b":"true"}', "(web, or", "--selector a/b=true"], ["Ignore", "sidelog.dev/inject"]),
     ({"consumer": {"enabled": False}}, ["sidelog.proxy.container"], ["rollout status"]),
     ({"nats": {"existingSecret": "one", "tls": {"existingSecret": "two"}}}, ["Secret one and the Secret two", "Until it is there they serve"], []),
 ]  # fmt: skip
-BYPASSES = ["targetPort is a number", "has kept", "headless Service", "hostNetwork", "port-forward"]
+BYPASSES = ["targetPort is a number", "has kept", "headless Service", "hostNetwork", "hostPort", "port-forward"]
 
 
 def check(report):

@@ -1,6 +1,6 @@
 {{- /*
-A value as a literal of CEL. Every element is dyn(), for CEL's lists and maps are homogeneous. A text "cel:E" becomes the
-expression E, and so does every "cel:" key's part of a longer text: "http://127.0.0.1:cel:E" is "http://127.0.0.1:" + E.
+A value as a literal of CEL. Every element is dyn(), for CEL's lists and maps are homogeneous. What follows "sidelog.cel:" in
+a text is an expression: "http://127.0.0.1:sidelog.cel:E" becomes "http://127.0.0.1:" + E.
 */ -}}
 {{- define "sidelog.cel" -}}
 {{- if kindIs "map" . -}}
@@ -12,13 +12,13 @@ expression E, and so does every "cel:" key's part of a longer text: "http://127.
 {{- range . }}{{ $parts = append $parts (printf "dyn(%s)" (include "sidelog.cel" .)) }}{{ end -}}
 {{ printf "[%s]" (join ", " $parts) }}
 {{- else if kindIs "string" . -}}
-{{- if contains "cel:" . -}}
-{{- $parts := regexSplit "cel:" . 2 -}}
+{{- if contains "sidelog.cel:" . -}}
+{{- $parts := regexSplit "sidelog\\.cel:" . 2 -}}
 {{- if first $parts }}{{ first $parts | toRawJson }} + {{ end }}{{ last $parts }}
 {{- else -}}
 {{ toRawJson . }}
 {{- end -}}
-{{- else if kindIs "float64" . -}}
+{{- else if and (kindIs "float64" .) (eq (floor .) .) -}}
 {{ int64 . }}
 {{- else -}}
 {{ toRawJson . }}
