@@ -21,7 +21,7 @@ NEEDS = {
 # Values that are good where the first to come to mind isn't.
 GOOD = {
     "imagePullSecrets": [{"name": "a"}], "proxy.port": 14090, "nats.url": "nats://other:4222",
-    "proxy.resources": {"requests": {"cpu": "1"}},
+    "proxy.resources": {"requests": {"cpu": "1"}}, "consumer.resources": {"requests": {"cpu": "1"}},
     "loki.url": "https://other/loki/api/v1/push", "proxy.image.digest": f"sha256:{'a' * 64}",
     "proxy.image.pullPolicy": "Always", "proxy.spool.sizeLimit": "1Gi", "proxy.probes.type": "exec",
     "proxy.drain.deadline": "2s", "injector.failurePolicy": "Fail", "consumer.image.digest": f"sha256:{'a' * 64}",
@@ -31,15 +31,16 @@ GOOD = {
 # Of the right type, and still none. Every value whose schema narrows its type down has one.
 BAD = {
     "imagePullSecrets": ["name"], "proxy.image.digest": "sha256:1", "proxy.image.pullPolicy": "Sometimes",
-    "proxy.port": 65536, "proxy.adminPort": 0, "proxy.spool.sizeLimit": "128M", "proxy.probes.type": "tcp", "proxy.drain.deadline": "1.5",
-    "proxy.extraEnv": [{"value": "of none"}], "injector.failurePolicy": "ignore", "injector.labelKey": "two words",
-    "injector.defaultPortName": "it's", "consumer.replicaCount": -1, "consumer.image.digest": "1",
+    "proxy.port": 65536, "proxy.adminPort": 0, "proxy.spool.sizeLimit": "128M", "proxy.probes.type": "tcp",
+    "proxy.drain.deadline": "1.5", "proxy.extraEnv": [{"value": "of none"}], "injector.failurePolicy": "ignore",
+    "injector.labelKey": "two words", "injector.defaultPortName": "it's", "consumer.replicaCount": -1, "consumer.image.digest": "1",
     "consumer.image.pullPolicy": "", "consumer.autoscaling.minReplicas": 0, "consumer.autoscaling.maxReplicas": 0,
     "consumer.autoscaling.targetCPUUtilizationPercentage": 101, "consumer.keda.minReplicaCount": -1,
     "consumer.keda.maxReplicaCount": 0, "consumer.keda.lagThreshold": 0, "consumer.terminationGracePeriodSeconds": 0,
-    "consumer.extraEnv": [{"name": "A", "text": "b"}],
+    "consumer.extraEnv": [{"name": "A", "text": "b"}], "proxy.resources": {"request": {"cpu": "1"}},
+    "consumer.resources": {"limit": {"cpu": "1"}},
 }  # fmt: skip
-NARROW = {"pattern", "enum", "minimum", "maximum", "maxLength"}
+NARROW = {"pattern", "enum", "minimum", "maximum", "maxLength", "patternProperties"}
 # Set together, and a word of the sentence that refuses it.
 REFUSED = {
     "consumer.autoscaling.enabled=true,consumer.keda.enabled=true": "enable one of them",
