@@ -181,6 +181,10 @@ def refusals(report):
     """What an author of a chart or a kustomization may do wrong, and the sentence for it."""
     for template, word in {
         "no-upstream": "upstream must be the number",
+        "named-upstream": "upstream must be the number",
+        "typing-error": "there is no",
+        "admin-number": "is the number of proxy.adminPort",
+        "admin-upstream": "is the number of proxy.adminPort",
         "same-number": "the app must listen on another number",
     }.items():
         done = forms.parent("--set", f"refused={template}")

@@ -22,8 +22,11 @@ Settings are the values of this chart, also where it is a dependency of the char
 {{- $proxy := $values.proxy -}}
 {{- $port := .port | default $proxy.port | int -}}
 {{- if not (semverCompare ">=1.33.0-0" .root.Capabilities.KubeVersion.Version) }}{{ fail "sidelog.proxy.container needs Kubernetes 1.33: before, a Service doesn't find the named port of a native sidecar" }}{{ end -}}
-{{- if not .upstream }}{{ fail "sidelog.proxy.container: upstream must be the number that the app listens on" }}{{ end -}}
+{{- range keys . }}{{ if not (has . (list "root" "service" "upstream" "portName" "port" "config")) }}{{ printf "sidelog.proxy.container: there is no %q: it takes root, service, upstream, portName, port, config" . | fail }}{{ end }}{{ end -}}
+{{- /* The injector's is an expression. */ -}}
+{{- if not (regexMatch "^([0-9]+|sidelog[.]cel:.+)$" (toString .upstream)) }}{{ fail "sidelog.proxy.container: upstream must be the number that the app listens on" }}{{ end -}}
 {{- if eq (toString .upstream) (toString $port) }}{{ fail "sidelog.proxy.container: upstream and port are the same: the app must listen on another number" }}{{ end -}}
+{{- if has (toString (int $proxy.adminPort)) (list (toString .upstream) (toString $port)) }}{{ fail "sidelog.proxy.container: upstream or port is the number of proxy.adminPort: give that another one" }}{{ end -}}
 {{- $spool := include "sidelog.kibibytes" $proxy.spool.sizeLimit -}}
 name: sidelog
 image: {{ include "sidelog.image" (dict "image" $proxy.image "version" $own.version) | quote }}
