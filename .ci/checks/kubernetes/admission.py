@@ -11,8 +11,6 @@ from kubernetes import helm
 from report import TOOLS
 
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
-
-
 # The injector, such that an error of its is one of the pod, too.
 INJECTOR = {"injector": {"enabled": True, "failurePolicy": "Fail"}, "consumer": {"enabled": False}}
 
