@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 pub mod policy;
 
 use crate::metrics::exchanges::{Exchanges, RouteSeries};
-use crate::settings::{Direction, Limits, Listener, Settings};
+use crate::settings::{Direction, Limits, Listener, Settings, Upstream};
 use crate::shipping::redact::Rules;
 use crate::traffic::peer::{Target, Upstreams};
 use crate::traffic::resolve::Resolvers;
@@ -91,16 +91,23 @@ impl Generation {
         self.settings.listeners.get(usize::from(index)).unwrap_or(&UNKNOWN)
     }
 
-    /// `https` or `http`: what a listener's clients speak.
-    pub fn scheme(&self, listener: u16) -> &'static str {
-        self.listener(listener).scheme()
+    /// `https` or `http`: what a listener's clients ask by, or for the service's own calls, what is asked.
+    pub fn scheme(&self, listener: u16, route: Option<u32>) -> &'static str {
+        match self.direction(listener) {
+            Direction::Inbound => self.listener(listener).scheme(),
+            Direction::Outbound => self.upstream(listener, route).map_or("http", Upstream::scheme),
+        }
     }
 
     /// `unix:/path`, where that is the upstream of a listener's requests on a route.
     pub fn socket(&self, listener: u16, route: Option<u32>) -> Option<String> {
-        let route = route.and_then(|route| self.settings.routes.get(route as usize)?.upstream.as_ref());
-        let upstream = route.or(self.listener(listener).upstream.as_ref())?;
+        let upstream = self.upstream(listener, route)?;
         upstream.endpoint().is_none().then(|| upstream.to_string())
+    }
+
+    fn upstream(&self, listener: u16, route: Option<u32>) -> Option<&Upstream> {
+        let route = route.and_then(|route| self.settings.routes.get(route as usize)?.upstream.as_ref());
+        route.or(self.listener(listener).upstream.as_ref())
     }
 
     /// Whose calls a listener carries.

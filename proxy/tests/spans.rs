@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testbed::{Jaeger, NatsServer, OtlpAnswer, OtlpDouble, Port, Relay, Sidelog, SidelogCommand, Upstream, http, wait};
+use testbed::{
+    Authority, Jaeger, NatsServer, OtlpAnswer, OtlpDouble, Port, Relay, Sidelog, SidelogCommand, TlsDoor, Upstream,
+    http, wait,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -352,32 +355,41 @@ async fn a_restarted_trace_is_linked_to_the_one_that_came() {
 
 #[tokio::test]
 async fn a_call_that_the_service_makes_is_a_client_span() {
-    let (stage, upstream) = (Stage::start().await, Upstream::start());
-    let proxy = stage
-        .proxy(&upstream.url())
-        .env("SIDELOG_LISTENERS__0__DIRECTION", "outbound")
-        .start()
-        .await;
-    let request = http::client()
-        .get(format!("{}/orders/7?token=SECRET", proxy.url()))
-        .header("host", "shop.test")
-        .header("x-answer-status", 404);
-    assert_eq!(request.send().await.unwrap().status(), 404);
-    stage.pair().await.check(
-        "GET /orders/{id}",
-        json!({
-            "span.kind": "client",
-            "http.request.method": "GET",
-            "http.route": "/orders/{id}",
-            "http.response.status_code": 404,
-            "server.address": "shop.test",
-            "url.full": "http://shop.test/orders/7?token=REDACTED",
-            "error.type": "404",
-            "error": true,
-            "otel.status_code": "ERROR",
-            "sidelog.end": "complete",
-        }),
-    );
+    let (authority, upstream) = (Authority::new(), Upstream::start());
+    let files = authority.sign("door", &["127.0.0.1"]);
+    let door = TlsDoor::open_speaking(upstream.address(), &files.cert, &files.key, None, &["http/1.1"]);
+    for address in [upstream.url(), format!("https://{}", door.address())] {
+        let stage = Stage::start().await;
+        let proxy = stage
+            .proxy(&address)
+            .env("SIDELOG_LISTENERS__0__DIRECTION", "outbound")
+            .env("SIDELOG_LISTENERS__0__UPSTREAM_TLS__CA_FILE", authority.ca().display())
+            .start()
+            .await;
+        let request = http::client()
+            .get(format!("{}/orders/7?token=SECRET", proxy.url()))
+            .header("host", "shop.test")
+            .header("x-answer-status", 404);
+        assert_eq!(request.send().await.unwrap().status(), 404);
+        let (scheme, _) = address.split_once(':').unwrap();
+        let pair = stage.pair().await;
+        assert_eq!(pair.record["url.scheme"], scheme);
+        pair.check(
+            "GET /orders/{id}",
+            json!({
+                "span.kind": "client",
+                "http.request.method": "GET",
+                "http.route": "/orders/{id}",
+                "http.response.status_code": 404,
+                "server.address": "shop.test",
+                "url.full": format!("{scheme}://shop.test/orders/7?token=REDACTED"),
+                "error.type": "404",
+                "error": true,
+                "otel.status_code": "ERROR",
+                "sidelog.end": "complete",
+            }),
+        );
+    }
 }
 
 #[tokio::test]

@@ -36,6 +36,14 @@ impl Upstream {
         matches!(self, Self::Host { tls: true, .. })
     }
 
+    /// `https` or `http`: what it is asked by.
+    pub fn scheme(&self) -> &'static str {
+        match self {
+            Self::Host { tls: true, .. } => "https",
+            _ => "http",
+        }
+    }
+
     /// Host and port; a socket has none.
     pub fn endpoint(&self) -> Option<(&str, u16)> {
         match self {
@@ -156,8 +164,8 @@ impl fmt::Display for Upstream {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unix { path } => write!(f, "unix:{path}"),
-            Self::Host { tls, host, port } => {
-                let scheme = if *tls { "https" } else { "http" };
+            Self::Host { host, port, .. } => {
+                let scheme = self.scheme();
                 if host.parse::<Ipv6Addr>().is_ok() {
                     write!(f, "{scheme}://[{host}]:{port}")
                 } else {

@@ -121,7 +121,7 @@ pub fn record<'a>(
         trace_flags: in_trace.then_some(trace.flags),
         request_id: field(request.fields, "x-request-id", redaction.at("request_id")),
         method: String::from_utf8_lossy(request.method),
-        scheme: Cow::Borrowed(generation.scheme(exchange.listener)),
+        scheme: Cow::Borrowed(generation.scheme(exchange.listener, exchange.route)),
         path: redaction.at("url.path").path(path),
         query: query.map(|query| redaction.at("url.query").query(query)),
         route: generation.route_path(exchange.route).map(Cow::Borrowed),

@@ -135,7 +135,7 @@ fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redac
         exchange,
         &redaction,
         kind,
-        generation.scheme(exchange.listener),
+        generation.scheme(exchange.listener, exchange.route),
     );
     let (host, port) = server(request.authority);
     all.optional("server.address", host);
