@@ -21,6 +21,8 @@ pub struct Chunks {
     digits: u8,
     /// Bytes of the line, or of the trailers.
     line: usize,
+    /// Bytes of chunks since they were last asked for.
+    data: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,7 +60,13 @@ impl Chunks {
             size: 0,
             digits: 0,
             line: 0,
+            data: 0,
         }
+    }
+
+    /// How many bytes of chunks have passed since this was last asked; sizes, extensions and trailers are none.
+    pub fn take_data(&mut self) -> u64 {
+        std::mem::take(&mut self.data)
     }
 
     /// The body is over.
@@ -80,6 +88,7 @@ impl Chunks {
                     let passed = usize::try_from(self.size).map_or(left, |size| size.min(left));
                     at += passed;
                     self.size -= passed as u64;
+                    self.data += passed as u64;
                     if self.size == 0 {
                         self.place = Place::DataCr;
                     }
@@ -115,7 +124,7 @@ impl Chunks {
             (P::SizeEnd, b'\n') => self.sized(),
             (P::DataCr, b'\r') => P::DataLf,
             (P::DataLf, b'\n') => {
-                *self = Self::new();
+                (self.size, self.digits, self.line) = (0, 0, 0);
                 P::Size
             }
             (P::TrailerStart, b'\r') => P::LastLf,
@@ -220,6 +229,15 @@ mod tests {
             assert_eq!(read(&more), Ok(Some(body.len())), "{}", body.escape_ascii());
             assert_eq!(read(&body[..body.len() - 1]), Ok(None), "{}", body.escape_ascii());
         }
+    }
+
+    #[test]
+    fn only_what_is_in_chunks_is_data() {
+        let mut chunks = Chunks::new();
+        chunks
+            .read(b"3;name=value\r\nabc\r\n2\r\nde\r\n0;a\r\nX-Sum: 1\r\n\r\n")
+            .unwrap();
+        assert_eq!((chunks.take_data(), chunks.take_data()), (5, 0));
     }
 
     #[test]

@@ -72,6 +72,34 @@ async fn an_upload_that_does_not_get_on_is_answered_408() {
     stand.clean().await;
 }
 
+/// Nor does one whose chunks hold nothing.
+#[tokio::test]
+async fn what_is_said_of_a_chunk_is_no_upload() {
+    let stand = Stand::with(|command| {
+        command
+            .env("SIDELOG_LIMITS__DOWNSTREAM_READ_TIMEOUT", "500ms")
+            .env("SIDELOG_LIMITS__DOWNSTREAM_RATE_MIN", "100B")
+    })
+    .await;
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    for start in ["3;name=", "0\r\nX-Sum: "] {
+        let client = TcpStream::connect(stand.address()).await.unwrap();
+        let (mut reader, mut writer) = client.into_split();
+        writer.write_all(format!("{head}{start}").as_bytes()).await.unwrap();
+        let dripping = tokio::spawn(async move {
+            while writer.write_all(&[b'a'; 20]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        let mut answer = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(5), reader.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(ended.is_ok() && statuses(&answer) == [408], "{start:?}: {answer}");
+        dripping.abort();
+    }
+    stand.clean().await;
+}
+
 #[tokio::test]
 async fn a_client_may_close_its_side_where_no_other_request_follows() {
     let stand = Stand::start().await;

@@ -59,14 +59,17 @@ impl Wire {
 
     /// Takes note of `n` bytes of the body, and says how many of them are.
     fn passed(&mut self, n: usize, look: impl FnOnce(&mut Chunks) -> Result<usize, NoChunk>) -> io::Result<usize> {
-        self.moved += n as u64;
         let (used, is_over) = match &mut self.phase {
             Phase::Sized(left) => {
+                self.moved += n as u64;
                 *left = left.saturating_sub(n as u64);
                 (n, *left == 0)
             }
             Phase::Chunked(chunks) => match look(chunks) {
-                Ok(used) => (used, chunks.is_done()),
+                Ok(used) => {
+                    self.moved += chunks.take_data();
+                    (used, chunks.is_done())
+                }
                 Err(_) => {
                     self.phase = Phase::Over;
                     self.judges.connections.count(NoRequest::Refused(Reason::Chunk));
