@@ -1,4 +1,5 @@
-//! The durable consumer on the server: made when it is missing, else used as the operator made it.
+//! The durable consumer on the server: made when it is missing, else used as the operator made it. One that a consumer made, and
+//! that has less room than the settings say (`source.max_ack_pending`), gets it.
 //!
 //! Invariant: when the durable is another one than before (the stream or the durable was deleted and made again), the
 //! ledger forgets what it holds, before anything of the new one is fetched.
@@ -19,6 +20,8 @@ use crate::settings::{Settings, SourceSettings};
 /// A handle to the durable on the server.
 pub(crate) type PullConsumer = Consumer<pull::Config>;
 
+/// What a durable of ours says of itself.
+const DESCRIPTION: &str = "moves records to the store; sidelog-consumer";
 /// The time that the server has for an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(5);
 
@@ -65,6 +68,9 @@ pub(crate) struct Opened {
     pub(crate) reads_everything: bool,
 }
 
+/// Name and time of creation.
+type Identity = (String, i128);
+
 /// Finds the durable.
 #[derive(Debug)]
 pub(crate) struct Durable {
@@ -73,8 +79,8 @@ pub(crate) struct Durable {
     settings: Settings,
     ledger: Arc<Ledger>,
     ack_wait: watch::Sender<Duration>,
-    /// Name and time of creation of the one found last.
-    found: Option<(String, i128)>,
+    /// The one found last.
+    found: Option<Identity>,
 }
 
 impl Durable {
@@ -104,7 +110,7 @@ impl Durable {
             Err(StreamError::Denied { .. }) => None,
             Err(error) => return Err(error.into()),
         };
-        let found = self.get_or_create().await.map_err(|reason| DurableError::Durable {
+        let found = self.get_with_room().await.map_err(|reason| DurableError::Durable {
             durable: self.settings.source.durable.clone(),
             stream: self.settings.nats.stream.clone(),
             reason,
@@ -126,6 +132,38 @@ impl Durable {
         })
     }
 
+    async fn get_with_room(&self) -> Result<PullConsumer, String> {
+        let found = self.get_or_create().await?;
+        let (info, wanted) = (found.cached_info(), i64::from(self.settings.source.max_ack_pending));
+        let is_known = self.found == Some(identity(info));
+        let is_ours = info.config.description.as_deref() == Some(DESCRIPTION);
+        let is_smaller = (1..wanted).contains(&info.config.max_ack_pending);
+        if is_known || !is_ours || !is_smaller {
+            return Ok(found);
+        }
+        let raised = jetstream::consumer::Config {
+            max_ack_pending: wanted,
+            ..info.config.clone()
+        };
+        let stream = &self.settings.nats.stream;
+        match self.context.update_consumer_on_stream(raised, stream).await {
+            Ok(_) => {
+                tracing::info!(
+                    durable = info.name,
+                    from = info.config.max_ack_pending,
+                    to = wanted,
+                    "raised the durable's max_ack_pending to source.max_ack_pending"
+                );
+                self.get_or_create().await
+            }
+            // Its difference from the settings is told.
+            Err(error) => {
+                tracing::debug!(%error, "failed to raise the durable's max_ack_pending");
+                Ok(found)
+            }
+        }
+    }
+
     async fn get_or_create(&self) -> Result<PullConsumer, String> {
         let stream = self
             .context
@@ -141,7 +179,7 @@ impl Durable {
 
     /// Takes notice of a durable, and says whether it is another one than before.
     fn note(&mut self, info: &Info, stream: Option<&stream::Config>) -> bool {
-        let found = (info.name.clone(), info.created.unix_timestamp_nanos());
+        let found = identity(info);
         if self.found.as_ref() == Some(&found) {
             return false;
         }
@@ -184,12 +222,16 @@ impl Durable {
     }
 }
 
+fn identity(info: &Info) -> Identity {
+    (info.name.clone(), info.created.unix_timestamp_nanos())
+}
+
 /// The durable as it is made.
 fn config(source: &SourceSettings, nats: &NatsSettings) -> pull::Config {
     pull::Config {
         durable_name: Some(source.durable.clone()),
         name: Some(source.durable.clone()),
-        description: Some("moves records to the store; sidelog-consumer".to_owned()),
+        description: Some(DESCRIPTION.to_owned()),
         deliver_policy: DeliverPolicy::All,
         ack_policy: AckPolicy::Explicit,
         ack_wait: source.ack_wait,

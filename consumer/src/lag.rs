@@ -3,6 +3,9 @@
 //! The age of the oldest message is that of the oldest this process holds. Where it holds none though some are not
 //! acknowledged (others have them, or it can't fetch), the server is asked for the first message after those that are.
 //!
+//! A durable whose `max_ack_pending` is used up, and that delivers nothing new from one look to the next, is told as held: else
+//! nobody saw why the backlog grows.
+//!
 //! Invariants:
 //! - Without a server nothing is asked; what is held grows older all the same
 //!   (`the_lag_grows_while_the_store_is_away_and_is_gone_when_it_is_back`).
@@ -13,11 +16,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_nats::jetstream::stream::Stream;
-use async_nats::jetstream::{self, Context};
+use async_nats::jetstream::{self, Context, consumer};
 use sidelog_chassis::nats::Connection;
 
 use crate::ledger::Ledger;
-use crate::metrics::LagMetrics;
+use crate::metrics::{LagMetrics, Metrics};
+use crate::outage::Outage;
 use crate::settings::Settings;
 
 /// How often it is looked.
@@ -36,6 +40,9 @@ pub(crate) struct Lag {
     durable: String,
     ledger: Arc<Ledger>,
     metrics: LagMetrics,
+    outage: Outage,
+    /// The last message of the stream that was delivered, where the durable had no room for more.
+    full_at: Option<u64>,
     may_see_stream: Leave,
     may_read_message: Leave,
 }
@@ -45,7 +52,7 @@ pub(crate) struct Lag {
 struct Leave(Option<Instant>);
 
 impl Lag {
-    pub(crate) fn new(settings: &Settings, connection: Connection, ledger: Arc<Ledger>, metrics: LagMetrics) -> Self {
+    pub(crate) fn new(settings: &Settings, connection: Connection, ledger: Arc<Ledger>, metrics: &Metrics) -> Self {
         let mut context = jetstream::new(connection.client.clone());
         context.set_timeout(ANSWER_TIME);
         Self {
@@ -54,7 +61,9 @@ impl Lag {
             stream: settings.nats.stream.clone(),
             durable: settings.source.durable.clone(),
             ledger,
-            metrics,
+            metrics: metrics.lag.clone(),
+            outage: Outage::new("durable", &metrics.holds),
+            full_at: None,
             may_see_stream: Leave::default(),
             may_read_message: Leave::default(),
         }
@@ -84,6 +93,9 @@ impl Lag {
         let unacknowledged = info.num_pending.saturating_add(info.num_ack_pending as u64);
         self.metrics.messages.set(gauge(unacknowledged));
         self.metrics.unread_messages.set(gauge(info.num_pending));
+        self.metrics.pending_messages.set(gauge(info.num_ack_pending as u64));
+        self.metrics.pending_limit.set(info.config.max_ack_pending.max(0));
+        self.tell_of_room(&info);
         if unacknowledged == 0 {
             self.metrics.age.set(0.0);
             return None;
@@ -104,6 +116,26 @@ impl Lag {
                 self.may_read_message.refuse();
                 None
             }
+        }
+    }
+
+    /// Says so when the durable delivers nothing new because too much of it is not acknowledged.
+    fn tell_of_room(&mut self, info: &consumer::Info) {
+        let limit = info.config.max_ack_pending;
+        let is_full = limit > 0 && info.num_ack_pending as u64 >= limit.unsigned_abs() && info.num_pending > 0;
+        let delivered = info.delivered.stream_sequence;
+        let before = std::mem::replace(&mut self.full_at, is_full.then_some(delivered));
+        if is_full && before == Some(delivered) {
+            self.outage.report("max_ack_pending", || {
+                let waiting = info.num_pending;
+                format!(
+                    "all {limit} messages that the durable may leave without acknowledgement are held, or given back for a while, and \
+                     {waiting} more wait behind them; see which stream the store refuses or is slow with (part=stream), or raise \
+                     source.max_ack_pending and restart"
+                )
+            });
+        } else {
+            self.outage.over();
         }
     }
 

@@ -171,7 +171,7 @@ impl Consumer {
         let sorter = Sorter::new(&settings.nats.subject, settings.line_max());
         let dead_letters = DeadLetters::new(connection.clone(), settings.dead_letter_stream(), metrics.clone());
         let letters = Letters::new(dead_letters, Arc::clone(&ledger));
-        let lag = Lag::new(&settings, connection.clone(), Arc::clone(&ledger), metrics.lag.clone());
+        let lag = Lag::new(&settings, connection.clone(), Arc::clone(&ledger), &metrics);
         let transfer = Transfer {
             sink,
             ledger: Arc::clone(&ledger),

@@ -68,6 +68,8 @@ pub(crate) struct Metrics {
 pub(crate) struct LagMetrics {
     pub(crate) messages: Gauge,
     pub(crate) unread_messages: Gauge,
+    pub(crate) pending_messages: Gauge,
+    pub(crate) pending_limit: Gauge,
     pub(crate) age: Seconds,
     pub(crate) stream_bytes: Gauge,
     pub(crate) stream_bytes_limit: Gauge,
@@ -230,6 +232,16 @@ impl LagMetrics {
             self.unread_messages.clone(),
         );
         registry.register(
+            "sidelog_consumer_pending_messages",
+            "Those of them that consumers hold or have given back for a while; of several consumers take the maximum",
+            self.pending_messages.clone(),
+        );
+        registry.register(
+            "sidelog_consumer_pending_limit_messages",
+            "The durable's max_ack_pending, from which on nothing more is delivered; 0 without one",
+            self.pending_limit.clone(),
+        );
+        registry.register(
             "sidelog_consumer_lag_age_seconds",
             "Age of the oldest message that is not acknowledged; 0 without any; of several consumers take the maximum",
             self.age.clone(),
@@ -273,7 +285,8 @@ impl Collector for State {
         let help = "Whether there is a connection to NATS: 1 or 0";
         let connected = encoder.encode_descriptor("sidelog_nats_connected", help, None, MetricType::Gauge)?;
         ConstGauge::new(u64::from(self.connection.is_connected())).encode(connected)?;
-        let help = "Whether something is in the way of a part (source, sink, stream, dead_letter), and what: 1 or 0";
+        let help =
+            "Whether something is in the way of a part (source, durable, sink, stream, dead_letter), and what: 1 or 0";
         let mut held = encoder.encode_descriptor("sidelog_consumer_held", help, None, MetricType::Gauge)?;
         for (part, in_the_way) in self.holds.now() {
             let labels = [("part", part), ("reason", in_the_way.map_or("", |hold| hold.kind))];

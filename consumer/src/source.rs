@@ -6,7 +6,7 @@
 //! - Every message received is in the ledger before anything else happens to it.
 //! - Nothing here ends the process: a server that is away, a stream that is missing, a permission that is denied are
 //!   waited for, with a line that says what to do.
-//! - An existing durable is used as the operator made it; what differs from the settings is one warning.
+//! - A durable of an operator's is used as it is; what differs from the settings is one warning.
 
 use std::convert::Infallible;
 use std::pin::pin;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use testbed::wait::until;
 
-use crate::bench::{Bench, dead_letters, frame, line, publish_all, sorted};
+use crate::bench::{Bench, dead_letters, durable, frame, line, publish_all, sorted};
 
 fn of_service(service: &str, numbers: std::ops::Range<usize>) -> Vec<String> {
     numbers
@@ -193,4 +193,72 @@ async fn a_push_that_always_fails_holds_up_no_other_stream() {
     bench.loki.fail(|_| false);
     bench.all_acknowledged().await;
     assert_eq!(bench.loki.stored().len(), 80);
+}
+
+#[tokio::test]
+async fn a_durable_without_room_for_more_is_told_until_it_has_some() {
+    let bench = Bench::new().await;
+    bench.loki.rate_limit(|labels| labels.contains("noisy"));
+    let consumer = bench
+        .consumer()
+        .env("SIDELOG_SOURCE__MAX_ACK_PENDING", "1024")
+        .start()
+        .await;
+    let held = async || consumer.metric("sidelog_consumer_held", "part=\"durable\"").await;
+    let jetstream = bench.nats.jetstream().await;
+    publish_all(&jetstream, of_service("noisy", 0..1_500)).await;
+    bench.publish(frame(&of_service("quiet", 0..10))).await;
+    until("it is told why nothing more comes", async || held().await == 1.0).await;
+    assert_eq!(consumer.metric("sidelog_consumer_pending_messages", "").await, 1024.0);
+    assert_eq!(
+        consumer.metric("sidelog_consumer_pending_limit_messages", "").await,
+        1024.0
+    );
+    let output = consumer.output();
+    let told: Vec<_> = output
+        .lines()
+        .filter(|line| line.contains("raise source.max_ack_pending"))
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+
+    bench.loki.rate_limit(|_| false);
+    bench.all_acknowledged().await;
+    until("it is over", async || held().await == 0.0).await;
+}
+
+#[tokio::test]
+async fn a_durable_with_less_room_than_the_settings_say_is_raised_if_a_consumer_made_it() {
+    let bench = Bench::new().await;
+    let jetstream = bench.nats.jetstream().await;
+    let room = async || durable(&jetstream).await.map(|info| info.config.max_ack_pending);
+    let mut earlier = bench
+        .consumer()
+        .env("SIDELOG_SOURCE__MAX_ACK_PENDING", "16384")
+        .start()
+        .await;
+    until("there is a durable", async || room().await == Some(16_384)).await;
+    bench.publish(frame(&[line(1)])).await;
+    bench.all_acknowledged().await;
+    earlier.kill();
+
+    let mut later = bench.consumer().start().await;
+    until("it is raised", async || room().await == Some(131_072)).await;
+    bench.publish(frame(&[line(2)])).await;
+    bench.all_acknowledged().await;
+    assert_eq!(bench.loki.count(), 2, "it goes on where it was");
+    assert!(!later.output().contains("the durable differs"), "{}", later.output());
+    later.kill();
+
+    let mut of_operator = durable(&jetstream).await.expect("the durable").config;
+    (of_operator.description, of_operator.max_ack_pending) = (None, 2_000);
+    jetstream
+        .update_consumer_on_stream(of_operator, "logs")
+        .await
+        .expect("an edited durable");
+    let last = bench.consumer().start().await;
+    until("the difference is told", async || {
+        last.output().contains("max_ack_pending is 2000, not 131072")
+    })
+    .await;
+    assert_eq!(room().await, Some(2_000));
 }
