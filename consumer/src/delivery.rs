@@ -67,6 +67,11 @@ impl Delivery {
         self.unsettled.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
+    /// Lines that are not settled yet.
+    pub(crate) fn unsettled(&self) -> usize {
+        self.unsettled.load(Ordering::Acquire)
+    }
+
     /// Bytes that this message holds reserved.
     pub(crate) fn reserved(&self) -> usize {
         self.reserved.num_permits()

@@ -126,10 +126,20 @@ impl Lane {
         self.held.is_some_and(|held| held.reach == Reach::Stream)
     }
 
-    /// Whether the store lately refused entries of this stream, asked it to wait, or was slow with it alone: it is not to hold as
-    /// much as others.
+    /// Whether the store lately refused entries of this stream, asked it to wait, or was slow or failed with it alone: it is not to
+    /// hold as much as others.
     pub(crate) fn is_troubled(&self) -> bool {
         self.strain.is_trouble()
+    }
+
+    /// Whether the store failed with it again and again, and nothing tells whether it would with others.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.strain.is_suspect()
+    }
+
+    /// The store failed with the push that `began` then; it took one of another stream at `taken`.
+    pub(crate) fn failed(&mut self, began: Instant, taken: Option<Instant>) {
+        self.strain.failed(began, taken);
     }
 
     /// The push that `began` then took long; one of another stream came back quickly at `quick`.
@@ -155,6 +165,23 @@ impl Lane {
     /// Nothing is left and nothing is under way.
     pub(crate) fn is_empty(&self) -> bool {
         !self.busy && !self.has_entries()
+    }
+
+    /// The entries that were not pushed yet, the oldest first.
+    pub(crate) fn queued(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.queue.iter()
+    }
+
+    /// Lets go of those of them that leave; returns how many these were and their bytes.
+    pub(crate) fn let_go(&mut self, leaves: impl Fn(&Entry) -> bool) -> (usize, usize) {
+        let (count, queued) = (self.queue.len(), self.queued);
+        self.queue.retain(|entry| !leaves(entry));
+        self.queued = self.queue.iter().map(Entry::size).sum();
+        self.bytes -= queued - self.queued;
+        if !self.has_entries() {
+            self.since = None;
+        }
+        (count - self.queue.len(), queued - self.queued)
     }
 
     fn has_entries(&self) -> bool {
@@ -189,6 +216,9 @@ impl Lane {
     /// Judges the store's answer to a push of `part`.
     pub(crate) fn answered(&mut self, part: Vec<Entry>, answer: Answer, now: Instant) -> Left {
         let mut left = Left::default();
+        if !matches!(answer, Answer::Hold(_)) {
+            self.strain.answered();
+        }
         match answer {
             Answer::Stored => {
                 self.backoff.reset();

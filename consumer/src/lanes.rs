@@ -2,12 +2,15 @@
 //!
 //! Invariants:
 //! - At most `loki.concurrency` pushes at a time, at most one of a stream, and the lane that is due for the longest comes next.
-//! - A stream that the store refuses, in whole or in part, or is slow with holds neither the others nor their memory: when its
-//!   share is full, its messages are given back to NATS for a while, and stay away longer each time
-//!   (`a_service_that_the_store_refuses_holds_up_no_other`, `…_whose_entries_are_all_refused_…`, `…_that_the_store_is_slow_with_…`).
+//! - A stream that the store refuses, in whole or in part, is slow with or fails with holds neither the others nor their memory:
+//!   what is over its share is given back to NATS for a while, and stays away longer each time
+//!   (`a_service_that_the_store_refuses_holds_up_no_other`, `…_whose_entries_are_all_refused_…`, `…_that_the_store_is_slow_with_…`,
+//!   `…_that_the_store_always_fails_with_…`).
 //! - While the store as a whole fails, one push at a time asks whether it is back, each time another lane's, so that entries which
 //!   only seem to make it fail hold up no others (`a_push_that_always_fails_holds_up_no_other_stream`).
 //! - Entries are late or dead only by the store's word; late ones go to a stream of their hour.
+
+mod relief;
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::pending;
@@ -81,8 +84,11 @@ pub(crate) struct Lanes {
     running: JoinSet<Attempt>,
     at_work: HashMap<Id, AtWork>,
     store: Store,
-    /// When a push last came back that was not slow.
+    /// When a push last came back that was not slow, and when one that the store did not fail with.
     quick: Option<Instant>,
+    taken: Option<Instant>,
+    /// Messages that go back to NATS next.
+    leaving: Vec<Arc<Delivery>>,
     letters: Letters,
     stream_outage: Outage,
 }
@@ -124,6 +130,8 @@ impl Lanes {
             running: JoinSet::new(),
             at_work: HashMap::new(),
             quick: None,
+            taken: None,
+            leaving: Vec::new(),
             letters,
         }
     }
@@ -133,6 +141,9 @@ impl Lanes {
         let mut is_open = true;
         let mut received = Vec::with_capacity(INTAKE);
         loop {
+            for delivery in std::mem::take(&mut self.leaving) {
+                self.give_back(&delivery).await;
+            }
             while self.entries < self.limits.entries()
                 && let Some(delivery) = received.pop()
             {
@@ -160,12 +171,11 @@ impl Lanes {
     async fn take_in(&mut self, delivery: &Arc<Delivery>) {
         let stream_of = |origin: &Origin<'_>| self.transfer.sink.stream_of(origin);
         let Sorted { entries, runs, letters } = self.sorter.sort(delivery, stream_of);
-        if runs.iter().any(|(stream, _)| self.is_over_its_share(stream))
+        if runs.iter().any(|(stream, _)| self.is_too_much(stream, delivery))
             || (!letters.is_empty() && self.letters.waiting_bytes() > self.limits.share())
         {
-            self.transfer.metrics.given_back.inc();
-            let away = self.limits.away * delivery.delivered.clamp(1, AWAY_MOST);
-            return self.transfer.ledger.give_back_one(delivery, away).await;
+            drop(entries);
+            return self.give_back(delivery).await;
         }
         let lines = entries.len() + letters.len();
         delivery.expect_lines(lines);
@@ -178,11 +188,10 @@ impl Lanes {
         }
     }
 
-    fn is_over_its_share(&self, stream: &str) -> bool {
-        let lane = self.lanes.get(stream);
-        lane.is_some_and(|lane| {
-            lane.is_troubled() && (lane.bytes() > self.limits.share() || lane.waiting() > self.limits.entries() / 8)
-        })
+    async fn give_back(&self, delivery: &Arc<Delivery>) {
+        self.transfer.metrics.given_back.inc();
+        let away = self.limits.away * delivery.delivered.clamp(1, AWAY_MOST);
+        self.transfer.ledger.give_back_one(delivery, away).await;
     }
 
     fn add(&mut self, stream: Arc<str>, entries: impl Iterator<Item = Entry>, is_late: bool, now: Instant) {
@@ -284,6 +293,11 @@ impl Lanes {
         let left = match done {
             Ok((_, Attempt { part, answer })) => {
                 self.store.heed(&answer, now);
+                match &answer {
+                    Answer::Hold(hold) if hold.reach == Reach::Stream || hold.by_rate => {}
+                    Answer::Hold(_) => lane.failed(at_work.began, self.taken),
+                    Answer::Stored | Answer::Refused { .. } => self.taken = Some(now),
+                }
                 if let Answer::Hold(hold) = &answer
                     && hold.reach == Reach::Stream
                 {
@@ -315,6 +329,7 @@ impl Lanes {
         self.count_held(was_held, is_held);
         self.reschedule(Arc::clone(&stream), None, due);
         self.dismiss(&stream, left, now);
+        self.relieve(&stream);
     }
 
     fn count_held(&self, before: bool, after: bool) {

@@ -113,7 +113,7 @@ impl Ledger {
         }
     }
 
-    /// Gives a message back for a while, before any of its lines is on its way.
+    /// Gives a message back for a while, none of whose lines is on its way.
     pub(crate) async fn give_back_one(&self, delivery: &Arc<Delivery>, away: Duration) {
         self.abandon(delivery);
         self.answer(delivery, AckKind::Nak(Some(away))).await;

@@ -1,6 +1,6 @@
 //! The consumer's metrics: every name and its help text.
 //!
-//! Invariant: after a run in which nothing was cut short, `records_received = records_stored + dead_letters`.
+//! Invariant: after a run in which nothing was cut short or given back, `records_received = records_stored + dead_letters`.
 
 use std::fmt;
 use std::sync::atomic::AtomicU64;
@@ -134,7 +134,7 @@ impl Metrics {
         );
         registry.register(
             "sidelog_consumer_given_back",
-            "JetStream messages given back for a while, because the store refuses their stream and its share of memory is full",
+            "JetStream messages given back for a while, because the store refuses, or is slow or fails with their stream, and its share of memory is full",
             self.given_back.clone(),
         );
         registry.register(

@@ -4,6 +4,8 @@
 //! - A refusal now and then, or a push that took long once, is no trouble: what is given back comes later than what follows it, and
 //!   a backlog is to be stored in order of time (`a_refusal_now_and_then_is_no_trouble`).
 //! - Trouble is over when several pushes in a row came through (`trouble_lasts_until_several_pushes_in_a_row_came_through`).
+//! - That the store fails is trouble of one stream only where it takes others meanwhile
+//!   (`what_fails_with_all_streams_is_no_trouble_of_one`). Where there are no others to tell, the stream is suspect.
 
 use tokio::time::Instant;
 
@@ -11,6 +13,8 @@ use tokio::time::Instant;
 const TROUBLE: u32 = 32;
 /// So many pushes in a row end it.
 const CALM: u32 = 8;
+/// With so many pushes in a row the store failed: more than one of its servers that is away among others explains.
+const FAILURES: u32 = 4;
 
 /// What came in the way of late.
 #[derive(Debug, Default)]
@@ -20,12 +24,34 @@ pub(super) struct Strain {
     calm: u32,
     /// When the first of the pushes in a row that took long began.
     slow_since: Option<Instant>,
+    /// Pushes in a row with which the store failed, and when the first of them began.
+    failures: u32,
+    failing_since: Option<Instant>,
+    /// It took another stream meanwhile.
+    fails_alone: bool,
 }
 
 impl Strain {
     /// The stream is not to hold as much as others.
     pub(super) fn is_trouble(&self) -> bool {
-        self.sum >= TROUBLE
+        self.sum >= TROUBLE || (self.is_suspect() && self.fails_alone)
+    }
+
+    /// The store fails with this stream again and again, be it alone or not.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.failures >= FAILURES
+    }
+
+    /// The store failed with a push that `began` then; it took another one at `taken`.
+    pub(super) fn failed(&mut self, began: Instant, taken: Option<Instant>) {
+        let since = *self.failing_since.get_or_insert(began);
+        self.failures = self.failures.saturating_add(1);
+        self.fails_alone |= taken > Some(since);
+    }
+
+    /// The store said something about a push's entries.
+    pub(super) fn answered(&mut self) {
+        (self.failures, self.failing_since, self.fails_alone) = (0, None, false);
     }
 
     /// The store refused an entry, and each of those beside it has to be asked about.
@@ -86,6 +112,25 @@ mod tests {
             strain.slow(start + Duration::from_secs(second), Some(start));
         }
         assert!(!strain.is_trouble());
+    }
+
+    #[test]
+    fn what_fails_with_all_streams_is_no_trouble_of_one() {
+        let began = Instant::now();
+        let later = began + Duration::from_secs(1);
+        let fails = |taken| {
+            let mut strain = Strain::default();
+            (0..FAILURES).for_each(|_| strain.failed(began, taken));
+            strain
+        };
+        for taken in [None, Some(began)] {
+            let strain = fails(taken);
+            assert!(strain.is_suspect() && !strain.is_trouble());
+        }
+        let mut alone = fails(Some(later));
+        assert!(alone.is_trouble());
+        alone.answered();
+        assert!(!alone.is_trouble() && !alone.is_suspect());
     }
 
     #[test]

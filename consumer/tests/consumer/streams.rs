@@ -175,6 +175,84 @@ async fn a_service_that_the_store_is_slow_with_holds_up_no_other() {
 }
 
 #[tokio::test]
+async fn a_service_that_fills_the_memory_before_the_store_refuses_it_holds_up_no_other() {
+    let bench = Bench::new().await;
+    bench.loki.rate_limit(|labels| labels.contains("noisy"));
+    bench
+        .loki
+        .slow(Duration::from_millis(500), |labels| labels.contains("noisy"));
+    let noisy = large_of_service("noisy");
+    for line in &noisy {
+        bench.publish(frame(&[line])).await;
+    }
+    let quiet = of_service("quiet", 0..100);
+    bench.publish(frame(&quiet)).await;
+    let _consumer = bench.consumer().env("SIDELOG_SOURCE__MEMORY_MAX", "4MiB").start().await;
+    bench.loki.stores(100).await;
+    assert_eq!(sorted(stored_of(&bench, "quiet")), sorted(quiet));
+
+    bench.loki.rate_limit(|_| false);
+    bench.loki.slow(Duration::ZERO, |_| false);
+    bench.all_acknowledged().await;
+    assert_eq!(sorted(stored_of(&bench, "noisy")), sorted(noisy));
+}
+
+#[tokio::test]
+async fn a_service_that_the_store_always_fails_with_holds_up_no_other() {
+    let bench = Bench::new().await;
+    bench.loki.fail(|labels| labels.contains("poison"));
+    let (poison, quiet) = (large_of_service("poison"), of_service("quiet", 0..100));
+    for (poison, quiet) in poison.chunks(20).zip(quiet.chunks(10)) {
+        for line in poison {
+            bench.publish(frame(&[line])).await;
+        }
+        bench.publish(frame(quiet)).await;
+    }
+    let consumer = bench.consumer().env("SIDELOG_SOURCE__MEMORY_MAX", "4MiB").start().await;
+    bench.loki.stores(100).await;
+    assert_eq!(sorted(bench.loki.lines()), sorted(quiet));
+    assert!(consumer.metric("sidelog_consumer_given_back_total", "").await > 0.0);
+
+    bench.loki.fail(|_| false);
+    bench.all_acknowledged().await;
+    assert_eq!(sorted(stored_of(&bench, "poison")), sorted(poison));
+}
+
+#[tokio::test]
+async fn a_service_that_the_store_fails_with_after_a_restart_lets_others_pass() {
+    let bench = Bench::new().await;
+    bench.loki.fail(|labels| labels.contains("poison"));
+    let consumer = || bench.consumer().env("SIDELOG_SOURCE__MEMORY_MAX", "4MiB");
+    let mut before = consumer().start().await;
+    let poison = &large_of_service("poison")[..80];
+    for line in poison {
+        bench.publish(frame(&[line])).await;
+    }
+    until("its memory is full", async || {
+        before.metric("sidelog_consumer_inflight_bytes", "").await > 3e6
+    })
+    .await;
+    let pushes = bench.loki.pushes().len();
+    bench.loki.gets(pushes + 6).await;
+    let given_back = before.metric("sidelog_consumer_given_back_total", "").await;
+    assert_eq!(given_back, 0.0, "nothing tells it from an outage");
+    before.kill();
+
+    let after = consumer().start().await;
+    until("all came again", async || {
+        after.metric("sidelog_consumer_redelivered_total", "").await >= 80.0
+    })
+    .await;
+    let quiet = of_service("quiet", 0..100);
+    bench.publish(frame(&quiet)).await;
+    bench.loki.stores(100).await;
+    assert_eq!(sorted(bench.loki.lines()), sorted(quiet));
+    bench.loki.fail(|_| false);
+    bench.all_acknowledged().await;
+    assert_eq!(bench.loki.count(), 180);
+}
+
+#[tokio::test]
 async fn a_push_that_always_fails_holds_up_no_other_stream() {
     let bench = Bench::new().await;
     bench.loki.fail(|labels| labels.contains("poison"));
