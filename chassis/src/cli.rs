@@ -13,25 +13,27 @@ use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 
-use crate::drain::Shutdown;
+use crate::drain::{HangUp, Shutdown};
 use crate::logging::{self, LogSettings};
 use crate::settings::{self, Program, Validate};
 
 /// Bad usage or bad settings; clap ends with the same status.
 const MISUSED: u8 = 2;
 
-/// Loads the settings, starts the log, and runs the program until a signal ends it.
+/// Loads the settings, starts the log, and runs the program until a signal ends it. Signals count from here on.
 ///
 /// `log` picks the log's settings out of the program's.
 pub fn run<S>(
     program: &Program,
     config: Option<&Path>,
+    hang_up: HangUp,
     log: fn(&S) -> &LogSettings,
     run: impl FnOnce(S, Shutdown) -> anyhow::Result<()>,
 ) -> ExitCode
 where
     S: DeserializeOwned + Validate,
 {
+    let shutdown = Shutdown::on_signals(hang_up);
     let settings = match settings::load::<S>(program, config, &settings::snapshot()) {
         Ok(settings) => settings,
         Err(error) => {
@@ -40,7 +42,7 @@ where
         }
     };
     let outcome = logging::init(log(&settings))
-        .and_then(|()| Shutdown::on_signals().map_err(|error| anyhow::anyhow!("failed to listen for signals: {error}")))
+        .and_then(|()| shutdown.map_err(|error| anyhow::anyhow!("failed to listen for signals: {error}")))
         .and_then(|shutdown| run(settings, shutdown));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -17,6 +17,17 @@ use tokio::sync::watch;
 /// Supervisors signal a process and then its group: the same signal again within this time is the same request.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
+/// What SIGHUP is to a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HangUp {
+    /// The end: the terminal that it was called from is gone.
+    Ends,
+    /// Nothing here: the program listens for it itself, once it can.
+    Reloads,
+    /// Nothing: settings are read at the start only, and the log says so.
+    NeedsRestart,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Step {
     Running,
@@ -50,13 +61,14 @@ impl Shutdown {
     }
 
     /// A shutdown that SIGTERM or SIGINT requests; the next such signal forces it, unless it is the same one again at once.
+    /// `hang_up` says what SIGHUP does.
     ///
     /// A thread of its own waits for the signals, so this works before any runtime is there.
     ///
     /// # Errors
     ///
     /// The system refuses the thread or the signal handlers.
-    pub fn on_signals() -> io::Result<Self> {
+    pub fn on_signals(hang_up: HangUp) -> io::Result<Self> {
         let shutdown = Self::new();
         let signalled = shutdown.clone();
         let (ready, is_ready) = mpsc::sync_channel(1);
@@ -64,14 +76,14 @@ impl Shutdown {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build();
             let signals = runtime.and_then(|runtime| {
                 let _in_runtime = runtime.enter();
-                let signals = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+                let signals = Signals::new(hang_up)?;
                 Ok((runtime, signals))
             });
             match signals {
-                Ok((runtime, (terminate, interrupt))) => {
+                Ok((runtime, signals)) => {
                     // The receiver waits below; were it gone, the signals would count all the same.
                     drop(ready.send(Ok(())));
-                    runtime.block_on(signalled.follow(terminate, interrupt));
+                    runtime.block_on(signalled.follow(signals));
                 }
                 Err(error) => drop(ready.send(Err(error))),
             }
@@ -146,14 +158,9 @@ impl Shutdown {
         drop(self.step.subscribe().wait_for(|step| *step >= wanted).await);
     }
 
-    async fn follow(&self, mut terminate: Signal, mut interrupt: Signal) {
+    async fn follow(&self, mut signals: Signals) {
         let mut first: Option<(&str, Instant)> = None;
-        loop {
-            let name = tokio::select! {
-                Some(()) = terminate.recv() => "SIGTERM",
-                Some(()) = interrupt.recv() => "SIGINT",
-                else => return,
-            };
+        while let Some(name) = signals.next().await {
             let (earlier, at) = *first.get_or_insert((name, Instant::now()));
             if self.is_requested() && earlier == name && at.elapsed() < SAME_SIGNAL {
                 continue;
@@ -167,6 +174,45 @@ impl Shutdown {
             }
         }
     }
+}
+
+/// The signals that a program listens for.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Option<(Signal, HangUp)>,
+}
+
+impl Signals {
+    fn new(hang_up: HangUp) -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: match hang_up {
+                HangUp::Ends => None,
+                HangUp::Reloads | HangUp::NeedsRestart => Some((signal(SignalKind::hangup())?, hang_up)),
+            },
+        })
+    }
+
+    /// The next one that asks for the end.
+    async fn next(&mut self) -> Option<&'static str> {
+        loop {
+            tokio::select! {
+                Some(()) = self.terminate.recv() => return Some("SIGTERM"),
+                Some(()) = self.interrupt.recv() => return Some("SIGINT"),
+                Some(meaning) = hung_up(&mut self.hang_up) => if meaning == HangUp::NeedsRestart {
+                    tracing::warn!(signal = "SIGHUP", "settings are read at the start only; restart to apply changed ones");
+                },
+                else => return None,
+            }
+        }
+    }
+}
+
+async fn hung_up(hang_up: &mut Option<(Signal, HangUp)>) -> Option<HangUp> {
+    let (signal, meaning) = hang_up.as_mut()?;
+    signal.recv().await.map(|()| *meaning)
 }
 
 #[cfg(test)]

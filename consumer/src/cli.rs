@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use sidelog_chassis::cli;
-use sidelog_chassis::drain::Shutdown;
+use sidelog_chassis::drain::{HangUp, Shutdown};
 
 use crate::dead_letter::{self, DeadLettersCommand};
 use crate::settings::{DEFAULTS, PROGRAM, Settings};
@@ -40,12 +40,19 @@ enum Command {
 pub fn main() -> ExitCode {
     let Arguments { config, command } = Arguments::parse();
     match command {
-        None => cli::run::<Settings>(&PROGRAM, config.as_deref(), |settings| &settings.log, run),
+        None => cli::run::<Settings>(
+            &PROGRAM,
+            config.as_deref(),
+            HangUp::NeedsRestart,
+            |settings| &settings.log,
+            run,
+        ),
         Some(Command::Check) => cli::check::<Settings>(&PROGRAM, config.as_deref()),
         Some(Command::Defaults) => cli::print(DEFAULTS),
         Some(Command::DeadLetters { command }) => cli::run::<Settings>(
             &PROGRAM,
             config.as_deref(),
+            HangUp::Ends,
             |settings| &settings.log,
             |settings, shutdown| block_on(dead_letter::run_command(command, settings, shutdown)),
         ),

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use http::Method;
 use sidelog_chassis::admin::client;
+use sidelog_chassis::drain::HangUp;
 use sidelog_chassis::{cli, settings};
 
 use crate::reload::Origin;
@@ -50,6 +51,7 @@ pub fn main() -> ExitCode {
             cli::run(
                 &PROGRAM,
                 config.as_deref(),
+                HangUp::Reloads,
                 |settings: &Settings| &settings.log,
                 |settings, shutdown| crate::run(settings, origin, shutdown),
             )

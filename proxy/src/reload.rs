@@ -4,7 +4,7 @@
 //! - Settings that can't be used are refused whole, and what is wrong with them is named; the generation before stays in
 //!   force (`tests/reload.rs: bad_settings_are_refused_and_named_and_the_old_ones_stay`).
 //! - Keys that are read at the start keep their values and are named; everything else of the same file is applied.
-//! - From [`Reloader::new`] on SIGHUP doesn't end the process, whether there is a file or not.
+//! - SIGHUP doesn't end the process, whether there is a file or not.
 //! - No thread that serves reads, parses or compiles anything.
 
 use std::io;

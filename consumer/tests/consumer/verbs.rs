@@ -18,6 +18,19 @@ fn loaded(variables: &[(&str, &str)]) -> Settings {
     load(&PROGRAM, None, &pairs.collect::<Environment>()).expect("good settings")
 }
 
+#[tokio::test]
+async fn sighup_changes_nothing_and_the_log_says_what_would() {
+    let nats = NatsServer::start().await;
+    let mut consumer = Sidelog::consumer().env("NATS_URL", nats.url()).start().await;
+    consumer.hang_up();
+    wait::until("the log says so", async || {
+        consumer.output().contains("restart to apply changed ones")
+    })
+    .await;
+    assert!(consumer.is_running());
+    assert_eq!(consumer.metric("sidelog_nats_connected", "").await, 1.0);
+}
+
 #[test]
 fn the_settings_that_are_shown_load_again_and_hold_no_secret() {
     let folder = tempfile::tempdir().unwrap();
