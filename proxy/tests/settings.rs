@@ -422,12 +422,12 @@ const MISFITS: &[(&str, &str, &str)] = &[
     ),
     (
         "[queue]\nbodies_max_bytes = \"64MiB\"",
-        ":2: queue.bodies_max_bytes: 64MiB is more",
+        ":2: queue.bodies_max_bytes: queue.bodies_max_bytes (64MiB) is more than queue.max_bytes (32MiB)",
         "(queue.max_bytes: by default)",
     ),
     (
         "[queue]\nmax_bytes = \"100KiB\"\nbodies_max_bytes = 0",
-        ":2: queue.max_bytes: two bodies of 64KiB",
+        ":2: queue.max_bytes: two bodies of capture.body_max (64KiB) are more than queue.max_bytes (100KiB); lower",
         "(capture.body_max: by default)",
     ),
     (
@@ -437,7 +437,7 @@ const MISFITS: &[(&str, &str, &str)] = &[
     ),
     (
         "[spool]\nmax_bytes = \"512KiB\"",
-        ":2: spool.max_bytes: 512KiB is less than four frames of 256KiB",
+        ":2: spool.max_bytes: spool.max_bytes (512KiB) is less than four times frame.max_bytes (256KiB); raise the first",
         "(frame.max_bytes: by default)",
     ),
     (
@@ -453,17 +453,17 @@ const MISFITS: &[(&str, &str, &str)] = &[
     ("listeners = []", ":1: listeners: no listener", ""),
     (
         "[[listeners]]\naddress = \"127.0.0.1:1\"\n[[listeners]]\naddress = \"0.0.0.0:1\"",
-        ":4: listeners.1.address: 0.0.0.0:1 is taken by listeners.0.address",
+        ":4: listeners.1.address: listeners.1.address and listeners.0.address are both 0.0.0.0:1; give each a port of its own",
         "(listeners.0.address: SIDELOG_CONFIG_TOML:2)",
     ),
     (
         "[[listeners]]\naddress = \"0.0.0.0:9901\"",
-        ":2: listeners.0.address: 0.0.0.0:9901 is taken",
+        ":2: listeners.0.address: admin.address and listeners.0.address are both 0.0.0.0:9901",
         "(admin.address: by default)",
     ),
     (
         "[[listeners]]\nupstream = \"http://localhost:8080\"",
-        ":2: listeners.0.upstream: http://localhost:8080 is this proxy's own listeners.0.address",
+        ":2: listeners.0.upstream: listeners.0.upstream (http://localhost:8080) leads back to this proxy's own listeners.0.address",
         "(listeners.0.address: by default)",
     ),
     (
@@ -493,7 +493,7 @@ const MISFITS: &[(&str, &str, &str)] = &[
     ),
     (
         "[traces]\nbatch_max = 9000",
-        ":2: traces.batch_max: 9000 is more than traces.queue_max, 8192",
+        ":2: traces.batch_max: traces.batch_max (9000) is more than traces.queue_max (8192)",
         "(traces.queue_max: by default)",
     ),
     (

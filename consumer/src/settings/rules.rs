@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sidelog_chassis::settings::{ByteSize, Misfit, Validate};
+use sidelog_chassis::settings::{ByteSize, Misfit, Validate, duration};
 
 use super::{LokiSettings, Settings, SinkKind, SourceSettings};
 
@@ -70,7 +70,7 @@ fn batches(settings: &Settings) -> Vec<Misfit> {
     let (loki, memory) = (&settings.loki, settings.source.memory_max);
     if loki.batch_max_bytes.bytes() == 0 || loki.batch_max_bytes.bytes().saturating_mul(2) > memory.bytes() {
         let message = format!(
-            "a batch of {} must be more than nothing and at most half of source.memory_max ({memory}), so that one can be \
+            "loki.batch_max_bytes ({}) must be more than nothing and at most half of source.memory_max ({memory}), so that one batch can be \
              filled while another is pushed; lower the first or raise the second",
             loki.batch_max_bytes
         );
@@ -80,7 +80,7 @@ fn batches(settings: &Settings) -> Vec<Misfit> {
         misfits.push(Misfit::new(["loki.concurrency"], "must be from 1 to 64, such as 4"));
     } else if loki.batch_max_bytes.bytes().saturating_mul(loki.concurrency as u64) > memory.bytes() {
         let message = format!(
-            "{} batches of loki.batch_max_bytes ({}) are more than source.memory_max ({memory}), so that many can't be full; lower one of \
+            "loki.concurrency ({}) times loki.batch_max_bytes ({}) is more than source.memory_max ({memory}), so that many can't be full; lower one of \
              the first two or raise the third",
             loki.concurrency, loki.batch_max_bytes
         );
@@ -113,7 +113,11 @@ fn loki(loki: &LokiSettings) -> Vec<Misfit> {
     if loki.backoff_min.is_zero() || loki.backoff_min > loki.backoff_max {
         misfits.push(Misfit::new(
             ["loki.backoff_min", "loki.backoff_max"],
-            "the first must be more than 0s and no longer than the second",
+            format!(
+                "loki.backoff_min ({}) must be more than 0s and no longer than loki.backoff_max ({}); change one of them",
+                duration::format(loki.backoff_min),
+                duration::format(loki.backoff_max)
+            ),
         ));
     }
     if loki.timeout.is_zero() {
@@ -130,12 +134,16 @@ fn streams(settings: &Settings) -> Vec<Misfit> {
     let (records, dead) = (&settings.nats, &settings.dead_letter);
     let mut misfits = Vec::new();
     if records.stream == dead.stream {
-        let message = format!("both are {:?}; dead letters need a stream of their own", dead.stream);
+        let message = format!(
+            "dead_letter.stream and nats.stream are both {:?}; dead letters need a stream of their own",
+            dead.stream
+        );
         misfits.push(Misfit::new(["dead_letter.stream", "nats.stream"], message));
     }
     if overlap(&records.subject, &dead.subject) {
         let message = format!(
-            "{:?} and {:?} overlap, so dead letters would come back as records; choose a subject that the other doesn't match",
+            "dead_letter.subject ({:?}) and nats.subject ({:?}) overlap, so that dead letters would come back as records; choose one that the other \
+             doesn't match",
             dead.subject, records.subject
         );
         misfits.push(Misfit::new(["dead_letter.subject", "nats.subject"], message));

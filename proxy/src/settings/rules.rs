@@ -44,7 +44,8 @@ impl Settings {
             misfits.push(Misfit::new(
                 ["queue.bodies_max_bytes", "queue.max_bytes"],
                 format!(
-                    "{} is more than queue.max_bytes, {}: bodies must be left out before exchanges are dropped",
+                    "queue.bodies_max_bytes ({}) is more than queue.max_bytes ({}), so that exchanges would be dropped before bodies are \
+                     left out; lower the first or raise the second",
                     queue.bodies_max_bytes, queue.max_bytes
                 ),
             ));
@@ -63,7 +64,8 @@ impl Settings {
             misfits.push(Misfit::new(
                 ["spool.max_bytes", "frame.max_bytes"],
                 format!(
-                    "{spool} is less than four frames of {} (frame.max_bytes); write more, or 0 for no spool",
+                    "spool.max_bytes ({spool}) is less than four times frame.max_bytes ({}); raise the first, lower the second, or write \
+                     0 for no spool",
                     frame.max_bytes
                 ),
             ));
@@ -79,7 +81,7 @@ impl Settings {
                 misfits.push(Misfit::new([key], message));
             } else if body_max.bytes().saturating_mul(2) > queue.max_bytes.bytes() {
                 let message = format!(
-                    "two bodies of {body_max} are more than queue.max_bytes, {}",
+                    "two bodies of {key} ({body_max}) are more than queue.max_bytes ({}); lower the first or raise the second",
                     queue.max_bytes
                 );
                 misfits.push(Misfit::new([key, "queue.max_bytes".to_owned()], message));
@@ -99,7 +101,7 @@ impl Settings {
         let of_listeners = listeners.map(|(index, listener)| (format!("listeners.{index}.address"), listener.address));
         for (key, address) in of_listeners.chain([("admin.address".to_owned(), self.admin.address)]) {
             if let Some((other, _)) = taken.iter().find(|(_, other)| collide(*other, address)) {
-                let message = format!("{address} is taken by {other}; give each a port of its own");
+                let message = format!("{key} and {other} are both {address}; give each a port of its own");
                 misfits.push(Misfit::new([key.clone(), other.clone()], message));
             }
             taken.push((key, address));
@@ -123,7 +125,9 @@ impl Settings {
                 .position(|listener| reaches(&upstream, listener.address));
             if let Some(index) = own {
                 let address = format!("listeners.{index}.address");
-                let message = format!("{upstream} is this proxy's own {address}; write the address of the service");
+                let message = format!(
+                    "{key} ({upstream}) leads back to this proxy's own {address}; write the service's address, or listen at another port"
+                );
                 misfits.push(Misfit::new([key, address], message));
             }
         }

@@ -168,19 +168,22 @@ impl Traces {
             misfit(
                 &["traces.endpoint", "traces.protocol"],
                 format!(
-                    "{path:?} is a path, and gRPC has none; leave it out, or write traces.protocol = \"http/protobuf\""
+                    "{path:?} in traces.endpoint is a path, and gRPC has none; leave it out, or write traces.protocol = \"http/protobuf\""
                 ),
             );
         }
         if self.batch_max > self.queue_max {
             let message = format!(
-                "{} is more than traces.queue_max, {}: a batch would never be full",
+                "traces.batch_max ({}) is more than traces.queue_max ({}), so that no batch would ever be full; lower the first or raise the \
+                 second",
                 self.batch_max, self.queue_max
             );
             misfit(&["traces.batch_max", "traces.queue_max"], message);
         }
         if self.headers_file.is_some() && !self.headers.is_empty() {
-            let message = "traces.headers says them too; keep one of the two".to_owned();
+            let message =
+                "traces.headers and traces.headers_file both say which header fields go along; keep one of the two"
+                    .to_owned();
             misfit(&["traces.headers_file", "traces.headers"], message);
         }
         let (cert, key) = ("traces.tls.cert_file", "traces.tls.key_file");
