@@ -33,6 +33,8 @@ use stream::StreamKeeper;
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 /// What the headers of a message take of the server's `max_payload`, with room to spare.
 const HEADERS: usize = 1024;
+/// The time between two lines about records that are too large.
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 /// What became of a publish.
 #[derive(Debug)]
@@ -80,10 +82,18 @@ struct Published {
     outcome: Result<Stored, Fault>,
 }
 
+/// What of a frame JetStream will never take.
+#[derive(Debug, Default, Clone, Copy)]
+struct Refused {
+    records: u32,
+    /// The bytes of the largest.
+    largest: usize,
+}
+
 /// What is known of a frame that JetStream has.
 #[derive(Debug)]
 struct Stored {
-    refused: u32,
+    refused: Refused,
     bytes: usize,
     took: Duration,
 }
@@ -96,6 +106,8 @@ pub struct Publisher {
     window: usize,
     in_flight: FuturesUnordered<Publishing>,
     pause: Pause,
+    /// When it was last told that records are too large.
+    refused_told: Option<Instant>,
 }
 
 impl Publisher {
@@ -115,6 +127,7 @@ impl Publisher {
             window,
             in_flight: FuturesUnordered::new(),
             pause: Pause::default(),
+            refused_told: None,
         }
     }
 
@@ -181,9 +194,10 @@ impl Publisher {
                 if self.pause.end() {
                     tracing::info!("records are published again");
                 }
+                self.tell_refused(refused, Instant::now());
                 Answer::Stored {
                     number,
-                    refused,
+                    refused: refused.records,
                     bytes,
                     took,
                 }
@@ -204,6 +218,20 @@ impl Publisher {
         self.in_flight = FuturesUnordered::new();
     }
 
+    /// Once in a while; each is counted, and a loss record tells how many.
+    fn tell_refused(&mut self, refused: Refused, now: Instant) {
+        if refused.records == 0 || self.refused_told.is_some_and(|told| now - told < REFUSED_AGAIN) {
+            return;
+        }
+        self.refused_told = Some(now);
+        tracing::error!(
+            records = refused.records,
+            largest = refused.largest,
+            "records are larger than NATS takes and were dropped; raise the server's max_payload or the stream's max_msg_size, or lower \
+             capture.body_max"
+        );
+    }
+
     fn failed(&mut self, error: &PublishError, attempt: u64) {
         if error.kind() == PublishErrorKind::StreamNotFound {
             self.stream.missing();
@@ -219,19 +247,15 @@ impl Publisher {
     }
 }
 
-/// All messages of a frame, one after the other. Gives back how many records are too large for the stream.
-async fn send(context: &Context, outgoing: &Outgoing, limit: usize) -> Result<u32, Fault> {
-    let mut refused = 0;
+/// All messages of a frame, one after the other. Gives back what records are too large for the stream.
+async fn send(context: &Context, outgoing: &Outgoing, limit: usize) -> Result<Refused, Fault> {
+    let mut refused = Refused::default();
     for piece in outgoing.pieces(limit) {
         match publish(context, outgoing, &piece).await {
             Ok(()) => {}
             Err(error) if is_too_large(&error) && piece.count() == 1 => {
-                refused += 1;
-                tracing::error!(
-                    bytes = piece.bytes(),
-                    %error,
-                    "a record is larger than NATS takes and was dropped; raise the server's max_payload or the stream's max_msg_size, or lower capture.body_max"
-                );
+                refused.records += 1;
+                refused.largest = refused.largest.max(piece.bytes());
             }
             Err(error) if is_too_large(&error) => return Err(Fault::TooLarge { bytes: piece.bytes() }),
             Err(error) => return Err(Fault::Publish(error)),
