@@ -202,7 +202,15 @@ fn endpoints(metrics: Metrics, serving: &Arc<AtomicBool>, shipping: Arc<Counts>,
 
 /// What an operator is to know, though traffic goes on.
 fn troubles(shipping: &Counts) -> Vec<String> {
-    let nats = (!shipping.is_connected()).then(|| "no connection to NATS: records go to the spool".to_owned());
+    let nats = match (shipping.is_connected(), shipping.spool_fails()) {
+        (true, false) => None,
+        (true, true) => Some("the spool can't be used; the log says why"),
+        (false, false) => Some("no connection to NATS: records go to the spool"),
+        (false, true) => {
+            Some("no connection to NATS, and the spool can't be used: records stay in memory; the log says why")
+        }
+    };
+    let nats = nats.map(ToOwned::to_owned);
     shipping.pulse().trouble().into_iter().chain(nats).collect()
 }
 

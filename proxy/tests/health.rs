@@ -5,7 +5,7 @@
     reason = "a test stops at the first thing that is not as it expects"
 )]
 
-use testbed::{NatsServer, Seized, Sidelog, Upstream, http, wait};
+use testbed::{NatsServer, Seized, Sidelog, SidelogCommand, Upstream, http, wait};
 
 async fn page(proxy: &Sidelog, path: &str) -> (u16, String) {
     let url = format!("{}{path}", proxy.admin_url());
@@ -13,13 +13,15 @@ async fn page(proxy: &Sidelog, path: &str) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-async fn between(upstream: &Upstream, nats: &NatsServer) -> Sidelog {
+fn command(upstream: &Upstream, nats: &NatsServer) -> SidelogCommand {
     Sidelog::proxy()
         .env("UPSTREAM_URL", upstream.url())
         .env("NATS_URL", nats.url())
         .env("SIDELOG_TRACES__ENABLED", "false")
-        .start()
-        .await
+}
+
+async fn between(upstream: &Upstream, nats: &NatsServer) -> Sidelog {
+    command(upstream, nats).start().await
 }
 
 async fn exchange(proxy: &Sidelog) {
@@ -70,4 +72,22 @@ async fn a_server_that_is_away_is_told_and_makes_nothing_unready() {
         page(&proxy, "/livez").await == (200, "ok\n".to_owned())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_spool_that_can_not_be_used_is_told_with_nats_and_without() {
+    let (mut nats, upstream) = (NatsServer::start().await, Upstream::start());
+    nats.kill();
+    let no_folder = tempfile::NamedTempFile::new().unwrap();
+    let proxy = command(&upstream, &nats)
+        .env("SIDELOG_SPOOL__DIRECTORY", no_folder.path().display())
+        .start()
+        .await;
+    let is_told = async |told: &str| page(&proxy, "/readyz").await == (200, format!("ok\n{told}; the log says why\n"));
+    wait::until("both are told", async || {
+        is_told("no connection to NATS, and the spool can't be used: records stay in memory").await
+    })
+    .await;
+    nats.restart().await;
+    wait::until("the spool is told", async || is_told("the spool can't be used").await).await;
 }

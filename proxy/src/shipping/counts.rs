@@ -1,6 +1,6 @@
 //! Counts of shipping that are no records: they stand beside the ledger's.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ pub struct Counts {
     pulse: Arc<Pulse>,
     panics: AtomicU64,
     spool_errors: AtomicU64,
+    spool_fails: AtomicBool,
     spool_bytes: AtomicU64,
     frames_in_flight: AtomicU64,
     frame_bytes: AtomicU64,
@@ -49,6 +50,7 @@ impl Default for Counts {
             pulse: Arc::default(),
             panics: AtomicU64::default(),
             spool_errors: AtomicU64::default(),
+            spool_fails: AtomicBool::default(),
             spool_bytes: AtomicU64::default(),
             frames_in_flight: AtomicU64::default(),
             frame_bytes: AtomicU64::default(),
@@ -75,6 +77,11 @@ impl Counts {
     /// What the disk refused.
     pub fn spool_errors(&self) -> u64 {
         self.spool_errors.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk refused the last job, or the folder.
+    pub fn spool_fails(&self) -> bool {
+        self.spool_fails.load(Ordering::Relaxed)
     }
 
     /// What the spool takes on disk.
@@ -127,6 +134,11 @@ impl Counts {
 
     pub(super) fn spool_error(&self) {
         self.spool_errors.fetch_add(1, Ordering::Relaxed);
+        self.spool_fails.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn spool_works(&self) {
+        self.spool_fails.store(false, Ordering::Relaxed);
     }
 
     pub(super) fn spool_holds(&self, bytes: u64) {

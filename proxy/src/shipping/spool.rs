@@ -171,6 +171,7 @@ impl Spool {
     /// A job went well.
     pub fn job_succeeded(&mut self) {
         if self.retry.take().is_some() {
+            self.counts.spool_works();
             tracing::info!("the spool is usable again");
         }
     }
