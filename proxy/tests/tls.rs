@@ -248,6 +248,20 @@ async fn http_on_a_tls_port_is_told_so_and_tls_on_a_cleartext_port_is_closed() {
 }
 
 #[tokio::test]
+async fn who_agrees_on_http2_and_speaks_something_else_is_counted() {
+    let (authority, upstream) = (Authority::new(), Upstream::start());
+    let certificate = authority.sign("server", &["127.0.0.1"]);
+    let proxy = proxy(&upstream.url(), &certificate).start().await;
+    let address = proxy.url().replace("http://", "");
+    let script = format!(
+        "printf 'GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n' | openssl s_client -connect {address} -alpn h2 -quiet -no_ign_eof"
+    );
+    Command::new("sh").args(["-c", &script]).output().await.unwrap();
+    wait::until("it is counted", async || without_request(&proxy, "http2").await >= 1.0).await;
+    assert!(upstream.received().is_empty());
+}
+
+#[tokio::test]
 async fn a_handshake_that_does_not_end_is_closed_after_the_header_timeout() {
     let (authority, upstream) = (Authority::new(), Upstream::start());
     let certificate = authority.sign("server", &["127.0.0.1"]);

@@ -20,6 +20,7 @@ mod connections;
 mod deadline;
 mod digests;
 mod frames;
+mod heads;
 mod refusal;
 mod streams;
 mod wire;
@@ -191,6 +192,11 @@ pub fn answer_begins(session: &Session, upload: Option<&Upload>) {
 /// The answer has passed: what is left of the request's body is waited for as before.
 pub fn answer_is_whole(session: &Session, upload: Option<&Upload>) {
     answer(session, upload, Answer::Whole);
+}
+
+/// The client doesn't read the answer, which is given up.
+pub fn answer_is_unread() {
+    streams::answer_is_unread();
 }
 
 /// The connection now carries another protocol.

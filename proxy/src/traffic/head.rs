@@ -15,6 +15,8 @@ use std::ops::Range;
 
 use memchr::memchr;
 
+pub use field::is_host;
+pub use line::METHOD_MAX;
 pub use reason::Reason;
 
 /// The first byte of a TLS connection: a record with a part of the handshake (RFC 8446, 5.1).

@@ -4,6 +4,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use sidelog_record::End;
 
 use super::accept::Refusal;
+use super::head::Reason;
 
 /// The end of an exchange that pingora gave up on, and its `error.type`.
 pub fn of_error(error: &Error) -> (End, &'static str) {
@@ -12,6 +13,9 @@ pub fn of_error(error: &Error) -> (End, &'static str) {
         Some(Refusal::Malformed(reason)) => return (End::Rejected, reason.as_str()),
         Some(Refusal::Slow | Refusal::Unread) => return (End::ClientTimeout, "client_timeout"),
         None => {}
+    }
+    if is_fault(error) {
+        return (End::Rejected, Reason::Http2.as_str());
     }
     match (error.esource(), error.etype()) {
         (_, E::HTTPStatus(400..500)) => (End::Rejected, "rejected"),
@@ -39,10 +43,21 @@ pub fn of_error(error: &Error) -> (End, &'static str) {
     }
 }
 
+/// Whether the client broke the protocol of HTTP/2 in the middle of a request: with a body of another length than it told, say.
+fn is_fault(error: &Error) -> bool {
+    let fault = error.root_cause().downcast_ref::<h2::Error>();
+    *error.esource() == ErrorSource::Downstream && fault.is_some_and(|fault| fault.is_library() && fault.is_reset())
+}
+
 /// Whether the client closed its side; a write that failed is something else.
 pub fn client_left(error: &Error) -> bool {
     let left = matches!(error.etype(), ErrorType::ReadError | ErrorType::ConnectionClosed);
     left && *error.esource() == ErrorSource::Downstream
+}
+
+/// Whether the client took no more of the answer.
+pub fn is_unread(error: &Error) -> bool {
+    *error.esource() == ErrorSource::Downstream && matches!(error.etype(), ErrorType::WriteTimedout)
 }
 
 /// The status that a client without an answer is sent; `None` when there is nobody to send it to.

@@ -450,6 +450,9 @@ impl ProxyHttp for Proxy {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        if error.is_some_and(outcome::is_unread) {
+            accept::answer_is_unread();
+        }
         let status = session.response_written().map(|response| response.status.as_u16());
         let (end, error_type) = match error {
             // Who has the whole answer may leave, also before the request is whole.

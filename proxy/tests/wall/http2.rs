@@ -13,6 +13,7 @@ const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const WINDOW_UPDATE: u8 = 8;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
@@ -167,7 +168,13 @@ async fn requests_have_one_reading() {
         lines[at].1 = value;
         lines
     };
-    let cases: [(Lines<'_>, &[&str], &str); 17] = [
+    let hosts = |hosts: &[&'static str]| {
+        let mut lines = vec![GET[0], GET[1], GET[3]];
+        lines.extend(hosts.iter().map(|host| ("host", *host)));
+        lines
+    };
+    let method = "M".repeat(80);
+    let cases: [(Lines<'_>, &[&str], &str); 29] = [
         (GET.to_vec(), &["200"], "RFC 9113, 8.3.1"),
         (GET[..3].to_vec(), &["reset", "400"], "RFC 9113, 8.3.1: no :path"),
         (GET[1..].to_vec(), &["reset", "400"], "RFC 9113, 8.3.1: no :method"),
@@ -186,7 +193,23 @@ async fn requests_have_one_reading() {
             "RFC 9113, 8.2.2",
         ),
         (with("te", "gzip"), &["reset", "400"], "RFC 9113, 8.2.2"),
-        (with("host", "b.test"), &["reset", "400"], "RFC 9113, 8.3.1"),
+        (with("host", "b.test"), &["400"], "RFC 9113, 8.3.1"),
+        (with("host", "a.test"), &["200"], "RFC 9113, 8.3.1: the same"),
+        (instead(2, "user@a.test"), &["400"], "RFC 9113, 8.3.1"),
+        (instead(2, "a.test,b.test"), &["400"], "RFC 3986, 3.2.2"),
+        (hosts(&[]), &["400"], "RFC 9113, 8.3.1: none"),
+        (hosts(&["a.test"]), &["200"], "RFC 9113, 8.3.1"),
+        (hosts(&[""]), &["400"], "RFC 9110, 4.2.1: empty"),
+        (hosts(&["a b,c"]), &["400"], "RFC 3986, 3.2.2"),
+        (hosts(&["a.test", "a.test"]), &["400"], "RFC 9112, 3.2: twice"),
+        (instead(0, &method), &["501"], "RFC 9110, 9.1"),
+        (instead(3, "*"), &["400"], "RFC 9113, 8.3.1: of OPTIONS alone"),
+        (with("content-length", "0"), &["200"], "RFC 9113, 8.1.1"),
+        (
+            [with("content-length", "0"), vec![("content-length", "0")]].concat(),
+            &["400"],
+            "RFC 9110, 8.6: twice",
+        ),
         (
             with("content-length", "5"),
             &["reset", "400"],
@@ -203,6 +226,7 @@ async fn requests_have_one_reading() {
         ),
     ];
     let mut refused = 0.0_f64;
+    let mut passes = 0;
     for (lines, expected, section) in cases {
         let mut client = Client::connect(&stand).await;
         let block = fields(&lines);
@@ -214,16 +238,12 @@ async fn requests_have_one_reading() {
         };
         client.send(HEADERS, flags, 1, first).await;
         if !rest.is_empty() {
-            client.send(9, END_HEADERS, 1, rest).await;
+            client.send(CONTINUATION, END_HEADERS, 1, rest).await;
         }
         let answer = client.answer(1).await;
+        passes += usize::from(answer == "200");
         assert!(expected.contains(&answer.as_str()), "{section}: {lines:?}: {answer}");
-        // One that pingora answers has a record; the others only their count.
-        refused += if ["200", "400"].contains(&answer.as_str()) {
-            0.0
-        } else {
-            1.0
-        };
+        refused += if answer == "200" { 0.0 } else { 1.0 };
         let counted = stand.proxy.metric("sidelog_heads_refused_total", "").await;
         assert!(
             (counted - refused).abs() < f64::EPSILON,
@@ -237,7 +257,30 @@ async fn requests_have_one_reading() {
         .iter()
         .filter(|request| request.uri.path() != "/clean")
         .count();
-    assert_eq!(passed, 1);
+    assert_eq!(passed, passes);
+}
+
+#[tokio::test]
+async fn a_body_of_another_length_than_its_own_is_refused() {
+    let stand = Stand::start().await;
+    for (body, length) in [(b"abc".as_slice(), "5"), (b"abc", "2")] {
+        let mut client = Client::connect(&stand).await;
+        let mut post = GET.to_vec();
+        post[0].1 = "POST";
+        post.push(("content-length", length));
+        client.send(HEADERS, END_HEADERS, 1, &fields(&post)).await;
+        client.send(DATA, END_STREAM, 1, body).await;
+        assert_eq!(client.answer(1).await, "reset", "RFC 9113, 8.1.1");
+    }
+    testbed::wait::until("both are recorded as refused", async || {
+        stand.proxy.metric("sidelog_exchanges_total", "end=\"rejected\"").await >= 2.0
+    })
+    .await;
+    assert!(
+        stand.upstream.received().is_empty(),
+        "half a body was passed off as whole"
+    );
+    stand.clean().await;
 }
 
 #[tokio::test]
@@ -302,4 +345,60 @@ async fn a_client_without_a_request_does_not_hold_up_the_end() {
     stand.proxy.terminate();
     let status = stand.proxy.exit_status(Duration::from_secs(3)).await;
     assert!(status.success(), "{}", stand.proxy.output());
+}
+
+async fn reached(stand: &Stand, limit: &str) -> f64 {
+    let label = format!("limit={limit:?}");
+    stand.proxy.metric("sidelog_limits_reached_total", &label).await
+}
+
+#[tokio::test]
+async fn limits_are_told_by_their_keys() {
+    let stand = Stand::with(|command| {
+        command
+            .env("SIDELOG_LIMITS__DOWNSTREAM_IDLE_TIMEOUT", "500ms")
+            .env("SIDELOG_LIMITS__H2_STREAMS_MAX", "2")
+    })
+    .await;
+    let large = "a".repeat(70_000);
+    let block = fields(&[GET.as_slice(), &[("x", &large)]].concat());
+    let mut client = Client::connect(&stand).await;
+    let mut parts = block.chunks(16_000).peekable();
+    client.send(HEADERS, END_STREAM, 1, parts.next().unwrap()).await;
+    while let Some(part) = parts.next() {
+        let flags = if parts.peek().is_none() { END_HEADERS } else { 0 };
+        client.send(CONTINUATION, flags, 1, part).await;
+    }
+    assert_eq!(client.answer(1).await, "431", "RFC 6585, 5");
+    assert!((reached(&stand, "header_max").await - 1.0).abs() < f64::EPSILON);
+    for stream in [3, 5, 7] {
+        client.ask("POST", stream).await;
+    }
+    assert_eq!(client.answer(7).await, "reset", "RFC 9113, 5.1.2");
+    assert!((reached(&stand, "h2_streams_max").await - 1.0).abs() < f64::EPSILON);
+    let mut idle = Client::connect(&stand).await;
+    idle.ask("GET", 1).await;
+    assert_eq!(idle.answer(1).await, "200");
+    let answer = idle.answer(3).await;
+    assert!(["closed", "goaway"].contains(&answer.as_str()), "{answer}");
+    testbed::wait::until("it is counted", async || {
+        reached(&stand, "downstream_idle_timeout").await >= 1.0
+    })
+    .await;
+    // One that leaves by itself reached nothing.
+    drop(client);
+    stand.clean().await;
+    assert!((reached(&stand, "downstream_idle_timeout").await - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let stand = Stand::with(|command| command.env("SIDELOG_LIMITS__DOWNSTREAM_WRITE_TIMEOUT", "500ms")).await;
+    let mut client = Client::connect(&stand).await;
+    // SETTINGS_INITIAL_WINDOW_SIZE: no room for a body at all (RFC 9113, 6.5.2).
+    client.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+    client.ask("GET", 1).await;
+    assert_eq!(client.answer(1).await, "200");
+    assert_eq!(client.answer(1).await, "reset");
+    assert!((reached(&stand, "downstream_write_timeout").await - 1.0).abs() < f64::EPSILON);
 }

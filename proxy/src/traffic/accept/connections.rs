@@ -73,11 +73,13 @@ pub enum Limit {
     Unread,
     /// `h2_resets_max`.
     Resets,
+    /// `h2_streams_max`.
+    Streams,
 }
 
 impl Limit {
     /// All limits, in the order of their metrics.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Connections,
         Self::HeaderTime,
         Self::HeaderBytes,
@@ -87,6 +89,7 @@ impl Limit {
         Self::UploadRate,
         Self::Unread,
         Self::Resets,
+        Self::Streams,
     ];
 
     /// The value of the `limit` label.
@@ -101,6 +104,7 @@ impl Limit {
             Self::UploadRate => "downstream_rate_min",
             Self::Unread => "downstream_write_timeout",
             Self::Resets => "h2_resets_max",
+            Self::Streams => "h2_streams_max",
         }
     }
 
@@ -217,6 +221,6 @@ mod tests {
         }
         assert!(NoRequest::all().all(|reason| connections.without_request(reason) == 1));
         let limits: Vec<_> = Limit::ALL.map(|limit| connections.reached(limit)).into();
-        assert_eq!(limits, [0, 1, 1, 1, 1, 0, 0, 0, 0]);
+        assert_eq!(limits, [0, 1, 1, 1, 1, 0, 0, 0, 0, 0]);
     }
 }

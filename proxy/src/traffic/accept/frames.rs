@@ -16,6 +16,11 @@ const REFUSED_STREAM: u32 = 0x7;
 const CANCEL: u32 = 0x8;
 const HTTP_1_1_REQUIRED: u32 = 0xd;
 
+/// The block of an answer that is nothing but its status, as pingora and the `h2` crate send it: by its index in the static table
+/// (RFC 7541, A), or, the first one of a connection, by its digits. Every answer that somebody gave has a `date`.
+const STATUS_400: &[u8] = &[0x8c];
+const STATUS_431: &[u8] = &[0x48, 0x83, 0x69, 0x90, 0xff];
+
 /// Bytes of a frame's payload that are looked at.
 const PAYLOAD: usize = 8;
 
@@ -24,8 +29,13 @@ const PAYLOAD: usize = 8;
 pub(super) struct Told {
     /// Requests that were taken back, or not served.
     pub(super) resets: u32,
-    /// Of those, and of the connections that were given up, the ones where the other side broke the protocol.
+    /// Of those, the ones over the limit of requests open at once.
+    pub(super) refused: u32,
+    /// Of the resets, and of the connections that were given up, the ones where the other side broke the protocol.
     pub(super) faults: u32,
+    /// Heads that were answered before anybody had them: 400, over what host they are for, or 431, over their size.
+    pub(super) bad_hosts: u32,
+    pub(super) too_large: u32,
 }
 
 /// Follows the frames that one side sends.
@@ -98,13 +108,19 @@ impl Frames {
         if self.filled < FRAME_HEAD {
             return;
         }
-        let [a, b, c, kind, ..] = self.head;
+        let [_, _, _, kind, ..] = self.head;
         self.before_first = false;
         self.in_headers |= matches!(kind, HEADERS | CONTINUATION);
-        self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
+        self.skip = self.length();
         if self.skip > 0 {
             self.filled = 0;
         }
+    }
+
+    /// Bytes of the frame's payload.
+    fn length(&self) -> usize {
+        let [a, b, c, ..] = self.head;
+        usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c)
     }
 
     fn payload_goes_on(&mut self, part: &[u8]) {
@@ -123,15 +139,37 @@ impl Frames {
         let [_, _, _, kind, flags, ..] = self.head;
         let [a, b, c, d, e, f, g, h] = std::mem::take(&mut self.payload);
         match kind {
+            HEADERS if flags & END_HEADERS != 0 => {
+                self.in_headers = false;
+                let payload = [a, b, c, d, e, f, g, h];
+                let block = payload.get(..self.length()).map_or(&[][..], block);
+                told.bad_hosts += u32::from(block == STATUS_400);
+                told.too_large += u32::from(block == STATUS_431);
+            }
             HEADERS | CONTINUATION => self.in_headers = flags & END_HEADERS == 0,
             RST_STREAM => {
+                let code = u32::from_be_bytes([a, b, c, d]);
                 told.resets += 1;
-                told.faults += u32::from(is_fault(u32::from_be_bytes([a, b, c, d])));
+                told.refused += u32::from(code == REFUSED_STREAM);
+                told.faults += u32::from(is_fault(code));
             }
             GOAWAY => told.faults += u32::from(is_fault(u32::from_be_bytes([e, f, g, h]))),
             _ => {}
         }
     }
+}
+
+/// A block of header fields without the changes of the table's size that may come first (RFC 7541, 6.3).
+fn block(mut bytes: &[u8]) -> &[u8] {
+    while let [first @ 0x20..=0x3f, rest @ ..] = bytes {
+        bytes = rest;
+        let mut goes_on = *first == 0x3f;
+        while goes_on && let [byte, rest @ ..] = bytes {
+            goes_on = byte & 0x80 != 0;
+            bytes = rest;
+        }
+    }
+    bytes
 }
 
 /// Whether this code says that the other side broke the protocol (RFC 9113, 7): not those of an orderly end, of an error of
@@ -202,5 +240,20 @@ mod tests {
                 faults
             );
         }
+        for (block, bad_hosts, too_large) in [
+            (&[0x8c][..], 1, 0),
+            (&[0x20, 0x3f, 0xe1, 0x1f, 0x8c], 1, 0),
+            (STATUS_431, 0, 1),
+            (&[0x8c, 0xbe], 0, 0),
+            (&[0xbe], 0, 0),
+            (&[0x88; 20], 0, 0),
+        ] {
+            let mut answer = frame(HEADERS, END_HEADERS, block.len());
+            answer[FRAME_HEAD..].copy_from_slice(block);
+            let told = Frames::of_server().read(&answer);
+            assert_eq!((told.bad_hosts, told.too_large), (bad_hosts, too_large), "{block:x?}");
+        }
+        let refused = Frames::of_server().read(&with_code(RST_STREAM, 0, 7));
+        assert_eq!((refused.refused, refused.faults), (1, 0));
     }
 }

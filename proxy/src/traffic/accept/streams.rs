@@ -7,17 +7,21 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{Method, header};
+use http::header;
+use parking_lot::Mutex;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::{H2Options, default_h2_options};
 use pingora::server::ShutdownWatch;
+use tokio::time::Instant;
 
-use super::connections::{Limit, NoRequest};
+use super::connections::{Connections, Limit, NoRequest};
+use super::heads;
 use super::wire::{Answer, Judges};
 use crate::generation::Generation;
 use crate::settings::Limits;
@@ -27,13 +31,39 @@ use crate::traffic::refused::Refused;
 /// What a stream holds of an answer that its client doesn't take, in bytes.
 const SEND_BUFFER: usize = 64 * 1024;
 
+/// How many times `limits.header_max` the `h2` crate takes. What is larger it answers 431 and tells nobody; what is smaller is
+/// refused here, with a record and a count.
+const HEADER_ROOM: u64 = 2;
+
 /// Requests that one connection has open.
-#[derive(Debug, Default)]
-pub(super) struct OpenStreams(AtomicUsize);
+#[derive(Debug)]
+pub(super) struct OpenStreams {
+    count: AtomicUsize,
+    /// When the last one ended.
+    since: Mutex<Instant>,
+}
+
+impl Default for OpenStreams {
+    fn default() -> Self {
+        Self {
+            count: AtomicUsize::default(),
+            since: Mutex::new(Instant::now()),
+        }
+    }
+}
 
 impl OpenStreams {
     pub(super) fn is_none(&self) -> bool {
-        self.0.load(Ordering::Acquire) == 0
+        self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// For how long there has been none.
+    pub(super) fn idle_for(&self) -> Duration {
+        if self.is_none() {
+            self.since.lock().elapsed()
+        } else {
+            Duration::ZERO
+        }
     }
 }
 
@@ -44,14 +74,15 @@ impl OpenStream {
     fn of(session: &ServerSession) -> Option<Self> {
         let digest = session.digest()?.proxy_digest.as_ref()?;
         let streams = digest.user_data.as_ref()?.downcast_ref::<Arc<OpenStreams>>()?;
-        streams.0.fetch_add(1, Ordering::AcqRel);
+        streams.count.fetch_add(1, Ordering::AcqRel);
         Some(Self(Arc::clone(streams)))
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::AcqRel);
+        *self.0.since.lock() = Instant::now();
+        self.0.count.fetch_sub(1, Ordering::AcqRel);
     }
 }
 
@@ -67,6 +98,7 @@ pub struct Upload {
 /// A request that is being served.
 struct Served {
     generation: Arc<Generation>,
+    connections: Arc<Connections>,
     upload: Option<Arc<Upload>>,
 }
 
@@ -78,6 +110,13 @@ tokio::task_local! {
 /// The generation of the request that this task serves.
 pub(super) fn generation() -> Option<Arc<Generation>> {
     SERVED.try_with(|served| Arc::clone(&served.generation)).ok()
+}
+
+/// The client of the request that this task serves doesn't read its answer.
+pub(super) fn answer_is_unread() {
+    // Of HTTP/1 the connection itself has counted it.
+    let counted = SERVED.try_with(|served| served.connections.limit(Limit::Unread));
+    counted.unwrap_or_default();
 }
 
 impl Upload {
@@ -145,7 +184,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Streams<A> {
         let _open = OpenStream::of(&session);
         let generation = self.judges.generations.in_force();
         let limits = Arc::clone(&generation.limits);
-        if let Err(reason) = judge(session.req_header(), &limits) {
+        if let Err(reason) = heads::judge(session.req_header(), &limits) {
             self.refuse(&mut session, reason, &generation).await;
             return None;
         }
@@ -153,6 +192,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Streams<A> {
         let upload = has_upload.then(Arc::<Upload>::default);
         let served = Served {
             generation,
+            connections: Arc::clone(&self.judges.connections),
             upload: upload.clone(),
         };
         let exchange = SERVED.scope(served, self.inner.process_new_http(session, &shutdown));
@@ -190,19 +230,6 @@ impl<A: HttpServerApp + Send + Sync + 'static> Streams<A> {
     }
 }
 
-fn judge(request: &RequestHeader, limits: &Limits) -> Result<(), Reason> {
-    if request.method == Method::CONNECT {
-        return Err(Reason::Connect);
-    }
-    if request.raw_path().len() > limits.target_max.as_usize() {
-        return Err(Reason::TargetTooLong);
-    }
-    if request.headers.len() > limits.header_fields_max {
-        return Err(Reason::HeaderCount);
-    }
-    Ok(())
-}
-
 fn is_grpc(request: &RequestHeader) -> bool {
     let content_type = request.headers.get(header::CONTENT_TYPE);
     content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
@@ -235,7 +262,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Streams<A> {
             .initial_window_size(window)
             .initial_connection_window_size(window)
             .max_send_buffer_size(SEND_BUFFER)
-            .max_header_list_size(u32::try_from(limits.header_max.bytes()).unwrap_or(u32::MAX))
+            .max_header_list_size(u32::try_from(limits.header_max.bytes() * HEADER_ROOM).unwrap_or(u32::MAX))
             .max_concurrent_streams(limits.h2_streams_max);
         Some(options)
     }

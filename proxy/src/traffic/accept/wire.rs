@@ -252,8 +252,18 @@ impl Wire {
         for buf in bufs {
             let sent = buf.get(..n.min(buf.len())).unwrap_or_default();
             n -= sent.len();
-            for _ in 0..connection.wrote(sent) {
-                self.judges.connections.count(NoRequest::Refused(Reason::Http2));
+            let told = connection.wrote(sent);
+            for (times, reason) in [
+                (told.faults, Reason::Http2),
+                (told.bad_hosts, Reason::Host),
+                (told.too_large, Reason::HeaderTooLarge),
+            ] {
+                for _ in 0..times {
+                    self.judges.connections.count(NoRequest::Refused(reason));
+                }
+            }
+            for _ in 0..told.refused {
+                self.judges.connections.limit(Limit::Streams);
             }
         }
     }
@@ -277,6 +287,12 @@ impl Wire {
 
 impl Drop for Wire {
     fn drop(&mut self) {
+        if let Phase::H2(connection) = &self.phase
+            && !self.finished
+            && connection.open.idle_for() >= self.judges.limits.downstream_idle_timeout
+        {
+            self.judges.connections.limit(Limit::Idle);
+        }
         if self.began && !matches!(self.phase, Phase::Idle) {
             *self.home.lock() = self.socket.take();
         }

@@ -45,7 +45,7 @@ pub(super) fn is_token(bytes: &[u8]) -> bool {
 }
 
 /// Whether `bytes` are a host and perhaps a port; the empty host is one.
-pub(super) fn is_host(bytes: &[u8]) -> bool {
+pub fn is_host(bytes: &[u8]) -> bool {
     let (name_is_good, rest) = match bytes.strip_prefix(b"[") {
         Some(address) => match memchr(b']', address) {
             Some(end) => {

@@ -8,7 +8,7 @@ use super::field::{is_host, is_token};
 use super::reason::Reason;
 
 /// The longest method that is taken.
-const METHOD_MAX: usize = 64;
+pub const METHOD_MAX: usize = 64;
 /// What a request line has beside its target: method, blanks, version, the line's end.
 const FRAME_MAX: usize = METHOD_MAX + " ".len() + " HTTP/1.1\r\n".len();
 

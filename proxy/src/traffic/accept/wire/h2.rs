@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{Phase, Wire};
 use crate::traffic::accept::connections::{Limit, NoRequest};
-use crate::traffic::accept::frames::Frames;
+use crate::traffic::accept::frames::{Frames, Told};
 use crate::traffic::accept::streams::OpenStreams;
 
 /// How long a client that has no request open has to take note of the process's end.
@@ -25,6 +25,7 @@ impl Wire {
     pub(super) fn poll_h2(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let came = self.poll_raw(cx, buf)?;
+        self.finished |= came.is_ready() && buf.filled().len() == before && buf.remaining() > 0;
         let Phase::H2(connection) = &mut self.phase else {
             return came.map(Ok);
         };
@@ -118,9 +119,9 @@ impl Connection {
         self.resets > resets_max
     }
 
-    /// Takes note of what is sent, and says how many faults of the client it tells.
-    pub(super) fn wrote(&mut self, bytes: &[u8]) -> u32 {
-        self.answers.read(bytes).faults
+    /// Takes note of what is sent, and says what it tells the client of its faults.
+    pub(super) fn wrote(&mut self, bytes: &[u8]) -> Told {
+        self.answers.read(bytes)
     }
 
     /// Whether the process ends; if not yet, `cx` is to hear of it.

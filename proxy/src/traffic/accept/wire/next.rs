@@ -70,8 +70,12 @@ impl Wire {
             let start = self.held().get(..PREFACE.len()).unwrap_or(self.held());
             let is_h2 = matches!(self.phase, Phase::H2(_));
             if !PREFACE.starts_with(start) {
-                // Where HTTP/2 was agreed upon, its own parser tells what is wrong.
-                return if is_h2 { Next::H2 } else { Next::Request };
+                if !is_h2 {
+                    return Next::Request;
+                }
+                // Where HTTP/2 was agreed upon, its own parser closes without a word.
+                self.judges.connections.count(NoRequest::Refused(Reason::Http2));
+                return Next::H2;
             }
             if start.len() == PREFACE.len() {
                 if !is_h2 {
