@@ -134,6 +134,22 @@ async fn a_client_that_leaves_is_gone_and_a_warning() {
 }
 
 #[tokio::test]
+async fn an_interim_answer_is_no_status() {
+    let (nats, upstream) = (NatsServer::start().await, Upstream::start());
+    let proxy = proxy(&upstream.url(), &nats).start().await;
+    let mut client = TcpStream::connect(proxy.addresses()[0]).await.unwrap();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nhost: a.test\r\nexpect: 100-continue\r\ncontent-length: 4\r\n\r\n")
+        .await
+        .unwrap();
+    let mut interim = [0; 12];
+    client.read_exact(&mut interim).await.unwrap();
+    assert_eq!(&interim, b"HTTP/1.1 100");
+    drop(client);
+    check(&records(&nats, 1).await[0], "client_gone", "warn", None);
+}
+
+#[tokio::test]
 async fn a_request_shorter_than_the_http2_preface_is_answered() {
     let (nats, upstream) = (NatsServer::start().await, Upstream::start());
     let proxy = proxy(&upstream.url(), &nats).start().await;

@@ -6,13 +6,21 @@
 )]
 
 use std::path::Path;
+use std::time::Duration;
 
 use async_nats::jetstream;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::Request;
+use axum::http::StatusCode;
 use axum::routing::any;
 use serde_json::Value;
-use testbed::{Authority, NatsServer, Sidelog, SidelogCommand, TlsDoor, Turnstile, Upstream, http, wait};
+use testbed::{Authority, NatsServer, Port, Sidelog, SidelogCommand, TlsDoor, Turnstile, Upstream, http, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+const SOON: Duration = Duration::from_secs(10);
 
 fn proxy(upstream: &str) -> SidelogCommand {
     Sidelog::proxy()
@@ -306,5 +314,105 @@ async fn cookies_of_http2_are_one_field_to_an_http1_upstream() {
             .header("cookie", "c=3");
         let seen: Value = serde_json::from_str(&request.send().await.unwrap().text().await.unwrap()).unwrap();
         assert_eq!(seen["headers"]["cookie"], serde_json::json!(expected), "{protocol}");
+    }
+}
+
+/// One read of what comes next on a connection.
+async fn next(client: &mut TcpStream) -> String {
+    let mut bytes = [0; 4096];
+    let count = timeout(SOON, client.read(&mut bytes)).await.unwrap().unwrap();
+    String::from_utf8_lossy(&bytes[..count]).into_owned()
+}
+
+async fn begin(proxy: &Sidelog, version: &str, lines: &str) -> TcpStream {
+    let mut client = TcpStream::connect(proxy.addresses()[0]).await.unwrap();
+    let request = format!("POST / HTTP/{version}\r\nHost: a.test\r\n{lines}\r\n");
+    client.write_all(request.as_bytes()).await.unwrap();
+    client
+}
+
+#[tokio::test]
+async fn a_client_that_waits_for_100_continue_is_answered_where_the_upstream_speaks_http2() {
+    let upstream = Upstream::start();
+    let proxy = proxy(&upstream.url())
+        .env("SIDELOG_LISTENERS__0__UPSTREAM_PROTOCOL", "h2")
+        .start()
+        .await;
+    for lines in [
+        "Expect: 100-continue\r\nContent-Length: 4\r\n",
+        "expect: 100-Continue\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        let mut client = begin(&proxy, "1.1", lines).await;
+        assert_eq!(next(&mut client).await, "HTTP/1.1 100 Continue\r\n\r\n", "{lines}");
+        let body = if lines.contains("chunked") {
+            "4\r\nbody\r\n0\r\n\r\n"
+        } else {
+            "body"
+        };
+        client.write_all(body.as_bytes()).await.unwrap();
+        let answer = next(&mut client).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    }
+    // It does not wait (RFC 9110, 10.1.1).
+    let mut client = begin(&proxy, "1.0", "Expect: 100-continue\r\nContent-Length: 4\r\n").await;
+    client.write_all(b"body").await.unwrap();
+    let answer = next(&mut client).await;
+    assert!(answer.contains(" 200 "), "{answer}");
+    let received = upstream.received();
+    assert_eq!(received.len(), 3);
+    for request in &received[..2] {
+        assert_eq!(request.body, "body");
+        assert!(!request.headers.contains_key("expect"), "{:?}", request.headers);
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_told_to_continue_whose_upstream_is_not_there() {
+    let proxy = proxy(&format!("http://{}", Port::reserve().address()))
+        .env("SIDELOG_LISTENERS__0__UPSTREAM_PROTOCOL", "h2")
+        .start()
+        .await;
+    let mut client = begin(&proxy, "1.1", "Expect: 100-continue\r\nContent-Length: 4\r\n").await;
+    let answer = next(&mut client).await;
+    assert!(answer.starts_with("HTTP/1.1 502 "), "{answer}");
+}
+
+/// HTTP/1.0 knows no chunks: what has no length ends with the connection (RFC 9112, 6.3).
+#[tokio::test]
+async fn a_client_of_http_1_0_reads_what_an_upstream_of_http2_says() {
+    let chunks = || futures_util::stream::iter(["one", " two"].map(Ok::<_, std::io::Error>));
+    let router = Router::new()
+        .route("/whole", any(async || "one two"))
+        .route("/parts", any(async move || Body::from_stream(chunks())))
+        .route("/nothing", any(async || StatusCode::NO_CONTENT));
+    let upstream = Upstream::serving(router);
+    let proxy = proxy(&upstream.url())
+        .env("SIDELOG_LISTENERS__0__UPSTREAM_PROTOCOL", "h2")
+        .start()
+        .await;
+    for (path, body, stays) in [
+        ("/whole", "one two", true),
+        ("/parts", "one two", false),
+        ("/nothing", "", true),
+    ] {
+        let mut client = TcpStream::connect(proxy.addresses()[0]).await.unwrap();
+        let request = format!("GET {path} HTTP/1.0\r\nHost: a.test\r\nConnection: keep-alive\r\n\r\n");
+        client.write_all(request.as_bytes()).await.unwrap();
+        if stays {
+            client
+                .write_all(request.replace("keep-alive", "close").as_bytes())
+                .await
+                .unwrap();
+        }
+        let mut answer = Vec::new();
+        let read = timeout(SOON, client.read_to_end(&mut answer)).await;
+        let answer = String::from_utf8(answer).unwrap();
+        assert!(matches!(read, Ok(Ok(_))), "{path} does not end: {answer}");
+        let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+        let head = head.to_ascii_lowercase();
+        assert!(!head.contains("transfer-encoding"), "{path}: {head}");
+        assert_eq!(head.contains("connection: keep-alive"), stays, "{path}: {head}");
+        let second = rest.strip_prefix(body).unwrap();
+        assert_eq!(second.ends_with(&format!("\r\n\r\n{body}")), stays, "{path}: {second}");
     }
 }

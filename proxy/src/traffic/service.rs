@@ -13,6 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OkOrErr, OrErr, Result};
@@ -23,7 +24,9 @@ use super::accept::{self, Upload};
 use super::capture::{Capture, Recorder, RequestHead};
 use super::client;
 use super::closing::Closing;
+use super::expect;
 use super::hop;
+use super::http10::NoChunks;
 use super::outcome;
 use super::peer::{Asks, Target};
 use super::trace::{self, Sampling};
@@ -183,7 +186,6 @@ fn is_websocket(fields: &HeaderMap) -> bool {
 fn asks(session: &mut Session) -> Asks {
     let has_body = !session.as_downstream_mut().is_body_empty();
     let fields = &session.req_header().headers;
-    let expect = fields.get(header::EXPECT);
     let length = fields
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
@@ -192,7 +194,7 @@ fn asks(session: &mut Session) -> Asks {
         upgrade: session.as_downstream().is_upgrade_req(),
         grpc: Grpc::of_request(fields).is_some(),
         uploads: has_body && length.is_none_or(|length: u64| length > UPLOAD),
-        expects: expect.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue")),
+        expects: expect::waits(session.req_header()),
     }
 }
 
@@ -242,6 +244,10 @@ impl ProxyHttp for Proxy {
 
     fn new_ctx(&self) -> Ctx {
         Ctx::default()
+    }
+
+    fn init_downstream_modules(&self, modules: &mut HttpModules) {
+        modules.add_module(Box::new(NoChunks));
     }
 
     async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
@@ -297,7 +303,8 @@ impl ProxyHttp for Proxy {
             hop::join_cookies(upstream_request)?;
         }
         hop::restore(session.req_header(), upstream_request)?;
-        write_trace(session, upstream_request, ctx)
+        write_trace(session, upstream_request, ctx)?;
+        expect::answer(session, upstream_request).await
     }
 
     async fn request_body_filter(
@@ -338,7 +345,7 @@ impl ProxyHttp for Proxy {
         hop::strip(response);
         // What HTTP/1.0 can't read in chunks ends with the connection.
         let is_10 = session.req_header().version == http::Version::HTTP_10;
-        if is_10 && response.remove_header(&header::TRANSFER_ENCODING).is_some() {
+        if is_10 && !response.headers.contains_key(header::CONTENT_LENGTH) {
             session.set_keepalive(None);
         }
         if let Some(capture) = &mut ctx.capture {
@@ -453,7 +460,10 @@ impl ProxyHttp for Proxy {
         if error.is_some_and(outcome::is_unread) {
             accept::answer_is_unread();
         }
-        let status = session.response_written().map(|response| response.status.as_u16());
+        let written = session.response_written().map(|response| response.status);
+        // An interim answer is none.
+        let status = written.filter(|status| !status.is_informational() || session.was_upgraded());
+        let status = status.map(|status| status.as_u16());
         let (end, error_type) = match error {
             // Who has the whole answer may leave, also before the request is whole.
             Some(error) if ctx.answered && outcome::client_left(error) => (End::Complete, ""),
