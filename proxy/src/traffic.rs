@@ -48,6 +48,7 @@ pub mod tls;
 pub mod trace;
 pub mod traceparent;
 pub mod tracestate;
+pub mod unreachable;
 pub mod watched;
 
 use crate::generation::Generations;

@@ -95,6 +95,50 @@ async fn an_upstream_that_is_not_trusted_is_unreachable_by_tls() {
 }
 
 #[tokio::test]
+async fn the_log_says_once_in_a_while_why_an_upstream_can_t_be_reached() {
+    let (authority, upstream) = (Authority::new(), Upstream::start());
+    let door = door(&authority, &["inner.test"], &upstream, &["http/1.1"]);
+    let nowhere = format!("http://{}", Port::reserve().address());
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = format!("https://{}", silent.local_addr().unwrap());
+    for (address, trusts, kind, why) in [
+        (nowhere.as_str(), false, "connection_refused", "Connection refused"),
+        ("http://nobody.invalid", false, "name_resolution", "lookup"),
+        (&https(&door), false, "tls", "UnknownIssuer"),
+        (&https(&door), true, "tls", "not valid for name"),
+        (&silent, false, "connect_timeout", "imeout"),
+    ] {
+        let mut command = proxy(address)
+            .env("SIDELOG_LIMITS__UPSTREAM_CONNECT_TIMEOUT", "500ms")
+            .env("SIDELOG_CONFIG_TOML", "[[routes]]\npath = \"/orders/{id}\"\n");
+        if trusts {
+            command = command.env("SIDELOG_LISTENERS__0__TLS__CA", authority.ca().display());
+        }
+        let proxy = command.start().await;
+        for _ in 0..3 {
+            let url = format!("{}/orders/SECRET?key=SECRET", proxy.url());
+            let request = http::client()
+                .post(url)
+                .header("authorization", "SECRET")
+                .body("SECRET");
+            assert_eq!(request.send().await.unwrap().status(), 502, "{address}");
+        }
+        let output = proxy.output();
+        let told: Vec<_> = output
+            .lines()
+            .filter(|line| line.contains("an upstream can't be reached"))
+            .collect();
+        let [told] = told[..] else {
+            panic!("{address}: {output}")
+        };
+        for part in [address, kind, why, "POST", "/orders/{id}"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(!output.contains("SECRET"), "{output}");
+    }
+}
+
+#[tokio::test]
 async fn a_system_whose_certificates_can_t_be_read_trusts_nobody_and_serves() {
     let (authority, upstream) = (Authority::new(), Upstream::start());
     let door = door(&authority, &["127.0.0.1"], &upstream, &["http/1.1"]);

@@ -179,6 +179,11 @@ impl Capture {
         self.attempts
     }
 
+    /// The address of the last attempt.
+    pub fn upstream(&self) -> Option<SocketAddr> {
+        self.upstream
+    }
+
     /// Another attempt begins: the request's body will pass again. A Unix socket has no address.
     pub fn attempt(&mut self, upstream: Option<SocketAddr>) {
         self.attempts += 1;

@@ -6,6 +6,9 @@ use sidelog_record::End;
 use super::accept::Refusal;
 use super::head::Reason;
 
+/// An upstream whose name has never resolved; pingora has no name for it.
+pub const NO_ADDRESS: ErrorType = ErrorType::Custom("NoAddress");
+
 /// The end of an exchange that pingora gave up on, and its `error.type`.
 pub fn of_error(error: &Error) -> (End, &'static str) {
     use ErrorType as E;
@@ -28,6 +31,7 @@ pub fn of_error(error: &Error) -> (End, &'static str) {
         (_, E::ReadTimedout | E::WriteTimedout) => (End::UpstreamTimeout, "timeout"),
         (_, E::ConnectTimedout | E::TLSHandshakeTimedout) => (End::UpstreamUnreachable, "connect_timeout"),
         (_, E::ConnectRefused) => (End::UpstreamUnreachable, "connection_refused"),
+        (ErrorSource::Upstream, etype) if *etype == NO_ADDRESS => (End::UpstreamUnreachable, "name_resolution"),
         (_, E::ConnectNoRoute) => (End::UpstreamUnreachable, "no_route"),
         (_, E::TLSHandshakeFailure | E::InvalidCert | E::HandshakeError | E::TLSWantX509Lookup) => {
             (End::UpstreamUnreachable, "tls")
@@ -87,6 +91,7 @@ mod tests {
             (S::Upstream, E::ConnectRefused, End::UpstreamUnreachable),
             (S::Upstream, E::ConnectTimedout, End::UpstreamUnreachable),
             (S::Upstream, E::InvalidCert, End::UpstreamUnreachable),
+            (S::Upstream, NO_ADDRESS, End::UpstreamUnreachable),
             (S::Upstream, E::ReadTimedout, End::UpstreamTimeout),
             (S::Upstream, E::ConnectionClosed, End::UpstreamError),
             (S::Upstream, E::InvalidHTTPHeader, End::UpstreamError),

@@ -17,11 +17,13 @@ use pingora::protocols::ALPN;
 use pingora::protocols::tls::CaType;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::utils::tls::{CertKey, WrappedX509, parse_x509};
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, Result};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
 
+use super::outcome;
 use super::pem;
 use super::resolve::{Resolver, Resolvers};
+use super::unreachable::Unreachable;
 use super::watched::{Watch, Watched};
 use crate::queue::exchange::Version;
 use crate::settings::{Limits, Listener, Settings, Upstream, UpstreamProtocol, UpstreamTls};
@@ -115,6 +117,7 @@ pub struct Target {
     protocol: UpstreamProtocol,
     /// Clients come by TLS.
     tls_listener: bool,
+    unreachable: Unreachable,
 }
 
 #[derive(Debug)]
@@ -145,7 +148,13 @@ impl Target {
             tls,
             protocol: listener.upstream_protocol,
             tls_listener: listener.tls.is_on(),
+            unreachable: Unreachable::new(upstream),
         })
+    }
+
+    /// Where it is told that it can't be reached.
+    pub fn unreachable(&self) -> &Unreachable {
+        &self.unreachable
     }
 
     /// How many addresses are known; a connection that fails is worth as many attempts.
@@ -169,7 +178,7 @@ impl Target {
             Place::Host(resolver) => {
                 let resolved = resolver.address(attempt).await;
                 let address = resolved.map_err(|error| {
-                    Error::because(ErrorType::ConnectNoRoute, "the upstream's name does not resolve", error).into_up()
+                    Error::because(outcome::NO_ADDRESS, "the upstream's name does not resolve", error).into_up()
                 })?;
                 (HttpPeer::new(address, tls, name), Some(address))
             }

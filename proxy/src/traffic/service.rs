@@ -32,6 +32,7 @@ use super::peer::{Asks, Target};
 use super::trace::{self, Sampling};
 use super::traceparent::Traceparent;
 use super::tracestate;
+use super::unreachable::For;
 use crate::generation::{Generation, Generations};
 use crate::queue::exchange::Version;
 use crate::queue::grpc::Grpc;
@@ -146,6 +147,20 @@ impl Proxy {
             informational: 0,
             upload: Upload::current(),
         }
+    }
+
+    /// The operator learns why; the client, and the record, that it is so.
+    fn tell_unreachable(&self, session: &Session, ctx: &Ctx, error: &Error, kind: &'static str) {
+        let (Some(capture), Some((generation, target))) = (&ctx.capture, self.way(ctx)) else {
+            return;
+        };
+        let request = For {
+            method: session.req_header().method.as_str(),
+            route: generation.route_path(capture.route()),
+            address: capture.upstream(),
+            kind,
+        };
+        target.unreachable().tell(error, request);
     }
 
     /// What the exchange is under, and where it goes.
@@ -433,8 +448,11 @@ impl ProxyHttp for Proxy {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, _ctx: &mut Ctx) -> FailToProxy {
-        let (end, _) = outcome::of_error(error);
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+        let (end, kind) = outcome::of_error(error);
+        if end == End::UpstreamUnreachable {
+            self.tell_unreachable(session, ctx, error, kind);
+        }
         let status = match error.etype() {
             ErrorType::HTTPStatus(status) => Some(*status),
             _ => outcome::status_of(end),
