@@ -34,11 +34,16 @@ fn is_added(name: &[u8]) -> bool {
     ADDED.iter().any(|added| name.eq_ignore_ascii_case(added.as_bytes()))
 }
 
-/// Takes out of a request's `Connection` what sidelog adds.
+/// Takes out of a request's `Connection` what sidelog adds, and an `Upgrade` that it doesn't name: nobody is asked to switch by
+/// that (RFC 9110, 7.8), but pingora would ask.
 ///
 /// # Errors
 /// Never: what is left of a field's value is one.
 pub fn protect(request: &mut RequestHeader) -> Result<()> {
+    let upgrades = || named(&request.headers).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    if request.headers.contains_key(header::UPGRADE) && !upgrades() {
+        request.remove_header(&header::UPGRADE);
+    }
     if !named(&request.headers).any(is_added) {
         return Ok(());
     }

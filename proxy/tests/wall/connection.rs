@@ -66,3 +66,23 @@ async fn an_upgrade_that_is_not_known_is_served_without_it() {
     );
     stand.clean().await;
 }
+
+#[tokio::test]
+async fn an_upgrade_that_connection_does_not_name_asks_for_nothing() {
+    let stand = Stand::start().await;
+    for connection in ["", "Connection: keep-alive\r\n"] {
+        let answer = one(
+            stand.address(),
+            &with_lines(&format!("{connection}Upgrade: websocket\r\n")),
+        )
+        .await;
+        assert_eq!(statuses(&answer), [200], "RFC 9110, 7.8: {answer}");
+        let received = stand.upstream.received();
+        let headers = &received.last().unwrap().headers;
+        assert!(
+            !headers.contains_key("upgrade") && !headers.contains_key("connection"),
+            "{headers:?}"
+        );
+        stand.clean().await;
+    }
+}
