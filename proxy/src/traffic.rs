@@ -27,6 +27,7 @@ use sidelog_chassis::drain::Shutdown;
 use tokio::sync::watch;
 
 pub mod accept;
+pub mod answer;
 pub mod capture;
 pub mod chunks;
 pub mod client;

@@ -222,10 +222,10 @@ impl Capture {
     }
 
     /// The connection now carries another protocol: what passes is counted, not kept.
-    pub fn upgraded(&mut self, is_websocket: bool) {
+    pub fn upgraded(&mut self) {
         for body in [&mut self.request_body, &mut self.response_body] {
             body.omit(Omitted::Upgraded);
-            body.count(is_websocket.then(Counter::of_frames));
+            body.count(Some(Counter::of_frames()));
         }
     }
 

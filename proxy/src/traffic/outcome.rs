@@ -59,6 +59,13 @@ pub fn client_left(error: &Error) -> bool {
     left && *error.esource() == ErrorSource::Downstream
 }
 
+/// Whether some of an answer's head had come when the upstream broke off. pingora tells it in words alone.
+pub fn answer_began(error: &Error) -> bool {
+    let context = error.context.as_ref().map_or("", |context| context.as_str());
+    let read = context.split_once("bytes already read: ").map(|(_, read)| read);
+    read.is_some_and(|read| !read.starts_with('0'))
+}
+
 /// Whether the client took no more of the answer.
 pub fn is_unread(error: &Error) -> bool {
     *error.esource() == ErrorSource::Downstream && matches!(error.etype(), ErrorType::WriteTimedout)

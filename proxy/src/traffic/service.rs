@@ -21,6 +21,7 @@ use rand::Rng;
 use sidelog_record::End;
 
 use super::accept::{self, Upload};
+use super::answer;
 use super::capture::{Capture, Recorder, RequestHead};
 use super::client;
 use super::closing::Closing;
@@ -192,12 +193,6 @@ fn version(request: &RequestHeader) -> Version {
     }
 }
 
-/// Whether the protocol that a connection is switched to is WebSocket (RFC 6455, 4.2.2).
-fn is_websocket(fields: &HeaderMap) -> bool {
-    let protocol = fields.get(header::UPGRADE).map(HeaderValue::as_bytes);
-    protocol.is_some_and(|protocol| protocol.eq_ignore_ascii_case(b"websocket"))
-}
-
 fn asks(session: &mut Session) -> Asks {
     let has_body = !session.as_downstream_mut().is_body_empty();
     let fields = &session.req_header().headers;
@@ -345,6 +340,7 @@ impl ProxyHttp for Proxy {
     async fn response_filter(&self, session: &mut Session, response: &mut ResponseHeader, ctx: &mut Ctx) -> Result<()> {
         let status = response.status;
         let switching = status == http::StatusCode::SWITCHING_PROTOCOLS;
+        answer::judge(response, session.as_downstream().is_upgrade_req())?;
         if status.is_informational() && !switching {
             ctx.informational += 1;
             if ctx.informational > INFORMATIONAL_MAX {
@@ -353,9 +349,6 @@ impl ProxyHttp for Proxy {
                 );
             }
             return Ok(());
-        }
-        if switching && !session.as_downstream().is_upgrade_req() {
-            return Err(Error::explain(ErrorType::InvalidHTTPHeader, "an upgrade that nobody asked for").into_up());
         }
         hop::strip(response);
         // What HTTP/1.0 can't read in chunks ends with the connection.
@@ -366,7 +359,7 @@ impl ProxyHttp for Proxy {
         if let Some(capture) = &mut ctx.capture {
             capture.response_head(status.as_u16(), &response.headers);
             if switching {
-                capture.upgraded(is_websocket(&response.headers));
+                capture.upgraded();
             }
         }
         if switching {
@@ -440,7 +433,8 @@ impl ProxyHttp for Proxy {
             session.req_header().method,
             Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE
         );
-        if safe && !session.as_ref().retry_buffer_truncated() {
+        let began = outcome::answer_began(&error) || session.response_written().is_some();
+        if safe && !began && !session.as_ref().retry_buffer_truncated() {
             error.retry.decide_reuse(client_reused);
         } else {
             error.set_retry(false);
