@@ -118,7 +118,7 @@ async fn records_larger_than_the_streams_limit_are_told_and_the_others_stored() 
     let balance = settled(&proxy).await;
     assert_eq!((balance.shipped(), balance.dropped_for("max_payload")), (500, 3));
     let misfit = "the stream's max_msg_size (6000B) is less than frame.max_bytes (256KiB)";
-    assert_eq!(proxy.output().matches(told).count(), 1, "{}", proxy.output());
+    assert_eq!(proxy.output().matches(misfit).count(), 1, "{}", proxy.output());
     let stored = Stored::of(&nats).await;
     assert!(
         stored.ids.iter().all(|id| !id.contains('+')),
