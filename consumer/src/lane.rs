@@ -294,7 +294,7 @@ fn fitting(lengths: impl Iterator<Item = usize>, max: usize) -> usize {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::entry::tests::entry;
 
@@ -302,7 +302,7 @@ pub(super) mod tests {
     pub(super) const BEHIND: &str =
         "entry too far behind, entry timestamp is: x, oldest acceptable timestamp is: 1970-01-01T00:00:50Z";
 
-    fn lane(is_late: bool) -> Lane {
+    pub(crate) fn lane(is_late: bool) -> Lane {
         let limits = LaneLimits {
             max_bytes: 64 * 1024,
             wait: SECOND,

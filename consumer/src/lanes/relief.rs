@@ -28,10 +28,12 @@ impl Lanes {
 
     /// Lets go of what `stream` holds over its share, if it is to hold no more.
     pub(super) fn relieve(&mut self, stream: &str) {
-        let Some(lane) = self.lanes.get(stream) else {
+        let lane = self.lanes.get(stream);
+        let Some(lane) = lane.filter(|lane| lane.is_troubled() || lane.is_suspect()) else {
             return;
         };
-        let leaving = untouched(self.surplus(lane), self.lanes.values());
+        let surplus = surplus(lane, |bytes, entries| self.is_more_than_a_share(bytes, entries));
+        let leaving = untouched(surplus, self.lanes.values());
         if leaving.is_empty() {
             return;
         }
@@ -57,22 +59,6 @@ impl Lanes {
         self.reschedule(stream, before, after);
     }
 
-    /// The latest messages of a lane, as many as are over its share.
-    fn surplus(&self, lane: &Lane) -> Waiting {
-        let (mut bytes, mut count) = (lane.bytes(), lane.waiting());
-        let mut surplus = Waiting::new();
-        for entry in lane.queued().rev().filter(|entry| goes_back(lane, &entry.delivery)) {
-            if !self.is_more_than_a_share(bytes, count) {
-                break;
-            }
-            bytes -= entry.size();
-            count -= 1;
-            let delivery = &entry.delivery;
-            surplus.entry(delivery.id).or_insert_with(|| (Arc::clone(delivery), 0));
-        }
-        surplus
-    }
-
     fn is_more_than_a_share(&self, bytes: usize, entries: usize) -> bool {
         bytes > self.limits.share() || entries > self.limits.entries() / 8
     }
@@ -80,6 +66,22 @@ impl Lanes {
 
 fn goes_back(lane: &Lane, delivery: &Delivery) -> bool {
     lane.is_troubled() || (lane.is_suspect() && delivery.delivered > 1)
+}
+
+/// The latest messages of a lane, as many as are too much for it.
+fn surplus(lane: &Lane, is_too_much: impl Fn(usize, usize) -> bool) -> Waiting {
+    let (mut bytes, mut count) = (lane.bytes(), lane.waiting());
+    let mut surplus = Waiting::new();
+    for entry in lane.queued().rev().filter(|entry| goes_back(lane, &entry.delivery)) {
+        if !is_too_much(bytes, count) {
+            break;
+        }
+        bytes -= entry.size();
+        count -= 1;
+        let delivery = &entry.delivery;
+        surplus.entry(delivery.id).or_insert_with(|| (Arc::clone(delivery), 0));
+    }
+    surplus
 }
 
 /// Those of the messages of which nothing is on its way in any lane.
@@ -94,4 +96,62 @@ fn untouched<'a>(mut messages: Waiting, lanes: impl Iterator<Item = &'a Lane>) -
     }
     messages.retain(|_, (delivery, waiting)| delivery.unsettled() == *waiting);
     messages
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::answer::{Answer, Hold, Reach};
+    use crate::entry::Entry;
+    use crate::entry::tests::{entries, entry};
+    use crate::lane::tests::lane;
+
+    /// A lane that the store has asked to wait, behind the first of these entries.
+    fn refused(queued: impl IntoIterator<Item = Entry>) -> Lane {
+        let now = Instant::now();
+        let mut lane = lane(false);
+        lane.add([entry(1, "first")], now);
+        let first = lane.take(now);
+        let hold = Hold {
+            reach: Reach::Stream,
+            ..Hold::of_store("stream_rate_limited", String::new())
+        };
+        lane.answered(first, Answer::Hold(hold), now);
+        lane.add(queued, now);
+        lane
+    }
+
+    #[test]
+    fn the_latest_messages_go_until_the_rest_is_a_share() {
+        let lane = refused((2..=10).map(|second| entry(second, "xxxxx")));
+        let surplus = surplus(&lane, |bytes, _| bytes > 30);
+        let mut going: Vec<_> = surplus.keys().map(|id| id.sequence).collect();
+        going.sort_unstable();
+        assert_eq!(
+            going,
+            [7, 8, 9, 10],
+            "fifty bytes are held, the first five of them for a second push"
+        );
+    }
+
+    #[test]
+    fn a_message_of_which_something_is_on_its_way_stays() {
+        let line = r#"{"observed_timestamp":"1970-01-01T00:00:01Z"}"#;
+        let mut lines = entries(&format!("{line}\n{line}\n"));
+        let delivery = Arc::clone(&lines[0].delivery);
+        delivery.expect_lines(2);
+        let messages = || Waiting::from([(delivery.id, (Arc::clone(&delivery), 0))]);
+        let on_its_way = lines.remove(0);
+        let lane = refused(lines);
+        assert!(untouched(messages(), std::iter::once(&lane)).is_empty());
+        delivery.settle();
+        drop(on_its_way);
+        assert_eq!(
+            untouched(messages(), std::iter::once(&lane)).len(),
+            1,
+            "the store has it now"
+        );
+    }
 }
