@@ -417,7 +417,7 @@ fn what_is_wrong_is_told_with_its_line_its_key_and_what_to_write() {
 const MISFITS: &[(&str, &str, &str)] = &[
     (
         "[queue]\nmax_bytes = \"1MiB\"\nbodies_max_bytes = \"2MiB\"",
-        ":3: queue.bodies_max_bytes: 2MiB is more than queue.max_bytes, 1MiB",
+        ":3: queue.bodies_max_bytes: queue.bodies_max_bytes (2MiB) is more than queue.max_bytes (1MiB)",
         "(queue.max_bytes: SIDELOG_CONFIG_TOML:2)",
     ),
     (
@@ -453,12 +453,12 @@ const MISFITS: &[(&str, &str, &str)] = &[
     ("listeners = []", ":1: listeners: no listener", ""),
     (
         "[[listeners]]\naddress = \"127.0.0.1:1\"\n[[listeners]]\naddress = \"0.0.0.0:1\"",
-        ":4: listeners.1.address: listeners.1.address and listeners.0.address are both 0.0.0.0:1; give each a port of its own",
+        ":4: listeners.1.address: listeners.1.address (0.0.0.0:1) and listeners.0.address (127.0.0.1:1) are in each other's way; give each a port of its own",
         "(listeners.0.address: SIDELOG_CONFIG_TOML:2)",
     ),
     (
         "[[listeners]]\naddress = \"0.0.0.0:9901\"",
-        ":2: listeners.0.address: admin.address and listeners.0.address are both 0.0.0.0:9901",
+        ":2: listeners.0.address: admin.address (0.0.0.0:9901) and listeners.0.address (0.0.0.0:9901) are in each other's way",
         "(admin.address: by default)",
     ),
     (
@@ -488,7 +488,7 @@ const MISFITS: &[(&str, &str, &str)] = &[
     ),
     (
         "[traces]\nendpoint = \"http://a:1/v1/traces\"",
-        ":2: traces.endpoint: \"/v1/traces\" is a path, and gRPC has none; leave it out, or write traces.protocol",
+        ":2: traces.endpoint: \"/v1/traces\" in traces.endpoint is a path, and gRPC has none; leave it out, or write traces.protocol",
         "(traces.protocol: by default)",
     ),
     (
@@ -498,7 +498,7 @@ const MISFITS: &[(&str, &str, &str)] = &[
     ),
     (
         "[traces]\nheaders = \"a=1\"\nheaders_file = \"a\"",
-        ":3: traces.headers_file: traces.headers says them too",
+        ":3: traces.headers_file: traces.headers and traces.headers_file both say which header fields go along",
         "(traces.headers: SIDELOG_CONFIG_TOML:2)",
     ),
     (

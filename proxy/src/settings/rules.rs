@@ -100,8 +100,10 @@ impl Settings {
         let listeners = self.listeners.iter().enumerate();
         let of_listeners = listeners.map(|(index, listener)| (format!("listeners.{index}.address"), listener.address));
         for (key, address) in of_listeners.chain([("admin.address".to_owned(), self.admin.address)]) {
-            if let Some((other, _)) = taken.iter().find(|(_, other)| collide(*other, address)) {
-                let message = format!("{key} and {other} are both {address}; give each a port of its own");
+            if let Some((other, at)) = taken.iter().find(|(_, other)| collide(*other, address)) {
+                let message = format!(
+                    "{key} ({address}) and {other} ({at}) are in each other's way; give each a port of its own"
+                );
                 misfits.push(Misfit::new([key.clone(), other.clone()], message));
             }
             taken.push((key, address));
