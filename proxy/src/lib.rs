@@ -202,16 +202,26 @@ fn endpoints(metrics: Metrics, serving: &Arc<AtomicBool>, shipping: Arc<Counts>,
 
 /// What an operator is to know, though traffic goes on.
 fn troubles(shipping: &Counts) -> Vec<String> {
-    let nats = match (shipping.is_connected(), shipping.spool_fails()) {
+    let nats = match (shipping.is_connected(), shipping.publishing_fails()) {
+        (false, _) => Some("no connection to NATS"),
+        (true, true) => Some("NATS takes no records, the log says why"),
         (true, false) => None,
-        (true, true) => Some("the spool can't be used; the log says why"),
-        (false, false) => Some("no connection to NATS: records go to the spool"),
-        (false, true) => {
-            Some("no connection to NATS, and the spool can't be used: records stay in memory; the log says why")
-        }
     };
-    let nats = nats.map(ToOwned::to_owned);
-    shipping.pulse().trouble().into_iter().chain(nats).collect()
+    let instead = if shipping.spool_fails() {
+        "records stay in memory"
+    } else {
+        "records go to the spool"
+    };
+    let nats = nats.map(|nats| format!("{nats}: {instead}"));
+    let spool = shipping.spool_fails();
+    let spool = spool.then(|| "the spool can't be used, the log says why".to_owned());
+    shipping
+        .pulse()
+        .trouble()
+        .into_iter()
+        .chain(nats)
+        .chain(spool)
+        .collect()
 }
 
 fn queue_limits(settings: &Settings) -> QueueLimits {

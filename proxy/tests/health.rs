@@ -5,6 +5,7 @@
     reason = "a test stops at the first thing that is not as it expects"
 )]
 
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 use testbed::{NatsServer, Seized, Sidelog, SidelogCommand, Upstream, http, wait};
 
 async fn page(proxy: &Sidelog, path: &str) -> (u16, String) {
@@ -83,11 +84,40 @@ async fn a_spool_that_can_not_be_used_is_told_with_nats_and_without() {
         .env("SIDELOG_SPOOL__DIRECTORY", no_folder.path().display())
         .start()
         .await;
-    let is_told = async |told: &str| page(&proxy, "/readyz").await == (200, format!("ok\n{told}; the log says why\n"));
+    let is_told = async |told: &str| {
+        page(&proxy, "/readyz").await == (200, format!("ok\n{told}the spool can't be used, the log says why\n"))
+    };
     wait::until("both are told", async || {
-        is_told("no connection to NATS, and the spool can't be used: records stay in memory").await
+        is_told("no connection to NATS: records stay in memory\n").await
     })
     .await;
     nats.restart().await;
-    wait::until("the spool is told", async || is_told("the spool can't be used").await).await;
+    wait::until("the spool is told", async || is_told("").await).await;
+}
+
+#[tokio::test]
+async fn a_stream_that_takes_nothing_is_told() {
+    let (nats, upstream) = (NatsServer::start().await, Upstream::start());
+    let full = Config {
+        name: "logs".to_owned(),
+        subjects: vec!["logs.>".to_owned()],
+        discard: DiscardPolicy::New,
+        max_bytes: 100,
+        ..Config::default()
+    };
+    let jetstream = nats.jetstream().await;
+    jetstream.create_stream(full.clone()).await.unwrap();
+    let proxy = between(&upstream, &nats).await;
+    exchange(&proxy).await;
+    let told = "ok\nNATS takes no records, the log says why: records go to the spool\n";
+    wait::until("it is told", async || {
+        page(&proxy, "/readyz").await == (200, told.to_owned())
+    })
+    .await;
+    let max_bytes = 1 << 20;
+    jetstream.update_stream(Config { max_bytes, ..full }).await.unwrap();
+    wait::until("all is well", async || {
+        page(&proxy, "/readyz").await == (200, "ok\n".to_owned())
+    })
+    .await;
 }

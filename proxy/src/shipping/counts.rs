@@ -35,6 +35,7 @@ pub struct Counts {
     spool_errors: AtomicU64,
     spool_fails: AtomicBool,
     spool_bytes: AtomicU64,
+    publishing_fails: AtomicBool,
     frames_in_flight: AtomicU64,
     frame_bytes: AtomicU64,
     publish_failures: AtomicU64,
@@ -52,6 +53,7 @@ impl Default for Counts {
             spool_errors: AtomicU64::default(),
             spool_fails: AtomicBool::default(),
             spool_bytes: AtomicU64::default(),
+            publishing_fails: AtomicBool::default(),
             frames_in_flight: AtomicU64::default(),
             frame_bytes: AtomicU64::default(),
             publish_failures: AtomicU64::default(),
@@ -92,6 +94,11 @@ impl Counts {
     /// Frames that are published and not acknowledged.
     pub fn frames_in_flight(&self) -> u64 {
         self.frames_in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Whether publishing failed, and nothing was acknowledged since.
+    pub fn publishing_fails(&self) -> bool {
+        self.publishing_fails.load(Ordering::Relaxed)
     }
 
     /// Bytes of the frames that were acknowledged.
@@ -145,8 +152,9 @@ impl Counts {
         self.spool_bytes.store(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn flying(&self, frames: usize) {
+    pub(super) fn flying(&self, frames: usize, fails: bool) {
         self.frames_in_flight.store(frames as u64, Ordering::Relaxed);
+        self.publishing_fails.store(fails, Ordering::Relaxed);
     }
 
     pub(super) fn acknowledged(&self, bytes: usize, took: Duration) {

@@ -194,7 +194,8 @@ impl Delivery {
             }
         }
         self.counts.spool_holds(self.outbox.disk_bytes());
-        self.counts.flying(self.publisher.in_flight());
+        self.counts
+            .flying(self.publisher.in_flight(), self.publisher.is_failing());
     }
 
     fn publish(&mut self, now: Instant) {
