@@ -16,6 +16,7 @@ use crate::generation::Generation;
 use crate::queue::exchange::{Exchange, Version};
 use crate::queue::{Queue, QueueLimits, Taker};
 use crate::settings::Settings;
+use crate::shipping::attributes::Attributes;
 use crate::shipping::record;
 use crate::shipping::redact::Redactor;
 use crate::traffic::capture::{Budget, Capture, Recorder, RequestHead};
@@ -70,7 +71,8 @@ pub fn explain(settings: Settings, input: &[u8]) -> anyhow::Result<String> {
     if exchange.record {
         let redactor = Redactor::new()?.with_notes();
         let mut line = Vec::new();
-        record::record(&exchange, &identity, &generation, &redactor).encode(&mut line);
+        let attributes = Attributes::of(&exchange, &generation, &redactor);
+        record::record(&exchange, attributes, &identity, &generation, &redactor).encode(&mut line);
         writeln!(out, "record: {}", String::from_utf8_lossy(&line))?;
         for finding in redactor.findings() {
             writeln!(out, "taken out: {} {} by {}", finding.place, finding.name, finding.rule)?;

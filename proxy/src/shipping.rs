@@ -5,7 +5,8 @@
 //!
 //! | Module | What it is for |
 //! |---|---|
-//! | [`record`], [`body`], [`window`], [`redact`] | an exchange becomes a record |
+//! | [`attributes`], [`redact`] | what record and span both say, and what they don't |
+//! | [`record`], [`body`], [`window`] | an exchange becomes a record |
 //! | [`span`] | an exchange becomes a span |
 //! | [`loss`] | what was dropped becomes a record |
 //! | [`outgoing`] | a closed frame, and what it keeps for good |
@@ -39,6 +40,7 @@ use sidelog_record::frame::{Frame, FrameBuilder};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub mod attributes;
 pub mod body;
 pub mod counts;
 pub mod decode;
@@ -62,6 +64,7 @@ use crate::queue::exchange::Exchange;
 use crate::queue::ledger::{DropReason, Stage};
 use crate::queue::{Queue, Taken, Taker};
 use crate::settings::Settings;
+use attributes::Attributes;
 use counts::Counts;
 use delivery::Delivery;
 use loss::{LossWatch, wall_clock};
@@ -301,15 +304,16 @@ impl Shipper {
     fn ship(&mut self, exchange: &Exchange<'_>, generation: &Generation) {
         #[cfg(test)]
         tests::trip(exchange);
+        // What was taken out of an exchange that only has a span is not counted.
+        self.redactor.take_tally();
+        let attributes = Attributes::of(exchange, generation, &self.redactor);
         if let Some(spans) = self.spans.as_mut().filter(|_| exchange.trace.span) {
-            spans.push(span::span(exchange, generation, &self.redactor));
+            spans.push(span::span(exchange, &attributes, generation));
         }
         if !exchange.record {
             return;
         }
-        // What was taken out of the span is taken out of the record, too, and counts once.
-        self.redactor.take_tally();
-        let record = record::record(exchange, &self.identity, generation, &self.redactor);
+        let record = record::record(exchange, attributes, &self.identity, generation, &self.redactor);
         self.counts.recorded(&record, self.redactor.take_tally());
         let full = self.frame.push(&record);
         self.opened.get_or_insert_with(Instant::now);
@@ -424,7 +428,8 @@ impl Shipper {
         while let Some((taken, mut at)) = self.next_buffer() {
             while let Some((exchange, generation, next)) = taken.exchange(at) {
                 if let Some(spans) = self.spans.as_mut().filter(|_| exchange.trace.span) {
-                    spans.push(span::span(&exchange, generation, &self.redactor));
+                    let attributes = Attributes::of(&exchange, generation, &self.redactor);
+                    spans.push(span::span(&exchange, &attributes, generation));
                 }
                 at = next;
             }

@@ -15,17 +15,15 @@ mod http;
 use std::time::Duration;
 
 use bytes::Bytes;
-use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::resource::v1::Resource;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span};
 use prost::Message;
 use rand::RngExt;
 use tokio::time::Instant;
 
 use super::record::Identity;
-use super::span::attribute;
 use super::spans::{Collector, Failure, SpanDrop, Taken};
 use crate::settings::{OtlpProtocol, Traces};
 
@@ -47,6 +45,30 @@ pub struct Otlp {
 enum Transport {
     Grpc(grpc::Client),
     Http(http::Client),
+}
+
+/// `ExportTraceServiceRequest` and what is in it, with spans that are encoded already: in protobuf a message within another
+/// is a run of bytes.
+#[derive(Clone, PartialEq, Message)]
+struct ExportRequest {
+    #[prost(message, repeated, tag = "1")]
+    resource_spans: Vec<ResourceSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ResourceSpans {
+    #[prost(message, optional, tag = "1")]
+    resource: Option<Resource>,
+    #[prost(message, repeated, tag = "2")]
+    scope_spans: Vec<ScopeSpans>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+struct ScopeSpans {
+    #[prost(message, optional, tag = "1")]
+    scope: Option<InstrumentationScope>,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    spans: Vec<Vec<u8>>,
 }
 
 /// Why one request came to nothing.
@@ -86,21 +108,19 @@ impl Otlp {
         })
     }
 
-    fn encode(&self, spans: Vec<Span>) -> Bytes {
+    fn encode(&self, spans: Vec<Vec<u8>>) -> Bytes {
         let scope = InstrumentationScope {
             name: "sidelog".to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..InstrumentationScope::default()
         };
-        let request = ExportTraceServiceRequest {
+        let request = ExportRequest {
             resource_spans: vec![ResourceSpans {
                 resource: Some(self.resource.clone()),
                 scope_spans: vec![ScopeSpans {
                     scope: Some(scope),
                     spans,
-                    ..ScopeSpans::default()
                 }],
-                ..ResourceSpans::default()
             }],
         };
         request.encode_to_vec().into()
@@ -125,7 +145,7 @@ impl Otlp {
 }
 
 impl Collector for Otlp {
-    async fn export(&self, batch: Vec<Span>) -> Result<Taken, Failure> {
+    async fn export(&self, batch: Vec<Vec<u8>>) -> Result<Taken, Failure> {
         let body = self.encode(batch);
         let ends = Instant::now() + self.export_timeout;
         let mut backoff = BACKOFF_MIN;
@@ -169,7 +189,13 @@ fn resource(traces: &Traces, identity: &Identity) -> Resource {
     let own = own.iter().filter_map(|(name, value)| Some((*name, (*value)?)));
     let all = own.chain(others.map(|(name, value)| (name.as_str(), value)));
     let attributes: Vec<KeyValue> = all
-        .map(|(name, value)| attribute(name, Value::StringValue(value.clone())))
+        .map(|(name, value)| KeyValue {
+            key: name.to_owned(),
+            value: Some(AnyValue {
+                value: Some(Value::StringValue(value.clone())),
+            }),
+            ..KeyValue::default()
+        })
         .collect();
     Resource {
         attributes,

@@ -1,61 +1,84 @@
-//! The span of an exchange, by the stable HTTP semantic conventions, in the shape in which OTLP carries it.
+//! The span of an exchange, by the stable HTTP semantic conventions, as OTLP encodes it.
 //!
 //! <https://opentelemetry.io/docs/specs/semconv/http/http-spans/>
 //!
 //! Invariants:
-//! - No attribute holds a secret: queries go through the [`Redactor`] as in records
-//!   (`no_secret_reaches_a_span`).
+//! - No attribute holds a secret (`no_secret_reaches_a_span`).
 //! - Span and record of an exchange agree (`span_and_record_of_an_exchange_agree`).
 //! - A span's size is bounded: by `traces.attributes_max` and `traces.attribute_value_max`
 //!   (`attributes_over_the_limits_are_cut_and_counted`).
 
+mod wire;
+
 use std::borrow::Cow;
 
-use opentelemetry_proto::tonic::common::v1::any_value::Value;
-use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue};
-use opentelemetry_proto::tonic::trace::v1::span::{Link, SpanKind};
+use opentelemetry_proto::tonic::trace::v1::SpanFlags;
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{Span, SpanFlags, Status};
 use sidelog_record::Level;
 
-use super::record::{error_type, failure, path_and_query, server, upstream};
-use super::redact::{Applied, Redactor};
+use super::attributes::{Attributes, path_and_query};
 use crate::generation::Generation;
 use crate::queue::exchange::{Exchange, TraceContext};
 use crate::settings::{Direction, Traces};
+use wire::Value;
 
-/// The span of an exchange.
-pub fn span(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redactor) -> Span {
+/// Fields of `opentelemetry.proto.trace.v1.Span`, of its `Link` and of `Status`.
+mod tag {
+    pub(super) const TRACE_ID: u32 = 1;
+    pub(super) const SPAN_ID: u32 = 2;
+    pub(super) const TRACE_STATE: u32 = 3;
+    pub(super) const PARENT_SPAN_ID: u32 = 4;
+    pub(super) const NAME: u32 = 5;
+    pub(super) const KIND: u32 = 6;
+    pub(super) const START_TIME: u32 = 7;
+    pub(super) const END_TIME: u32 = 8;
+    pub(super) const ATTRIBUTES: u32 = 9;
+    pub(super) const DROPPED_ATTRIBUTES_COUNT: u32 = 10;
+    pub(super) const LINKS: u32 = 13;
+    pub(super) const DROPPED_LINKS_COUNT: u32 = 14;
+    pub(super) const STATUS: u32 = 15;
+    pub(super) const FLAGS: u32 = 16;
+    pub(super) const LINK_FLAGS: u32 = 6;
+    pub(super) const STATUS_MESSAGE: u32 = 2;
+    pub(super) const STATUS_CODE: u32 = 3;
+}
+
+/// What most spans take, in bytes.
+const USUAL: usize = 768;
+
+/// The span of an exchange that has these attributes, as OTLP encodes it.
+pub fn span(exchange: &Exchange<'_>, attributes: &Attributes<'_>, generation: &Generation) -> Vec<u8> {
     let direction = generation.direction(exchange.listener);
     let kind = kind(direction);
-    let traces = &generation.settings.traces;
     let trace = &exchange.trace;
-    let state = String::from_utf8_lossy(exchange.trace_state).into_owned();
-    let (trace_state, link_state) = match trace.link {
-        None => (state, String::new()),
-        Some(_) => (String::new(), state),
-    };
-    let links = links(trace, link_state);
-    let links_kept = links.len().min(traces.links_max);
-    let attributes = attributes(exchange, generation, redactor, kind);
-    Span {
-        trace_id: trace.trace_id.to_vec(),
-        span_id: trace.span_id.to_vec(),
-        trace_state,
-        parent_span_id: trace.parent_id.map(Vec::from).unwrap_or_default(),
-        flags: flags(trace.flags, trace.parent_id.is_some()),
-        name: name(exchange, generation),
-        kind: kind.into(),
-        start_time_unix_nano: exchange.started,
-        end_time_unix_nano: exchange.started.saturating_add(exchange.duration),
-        attributes: attributes.list,
-        dropped_attributes_count: attributes.dropped,
-        events: Vec::new(),
-        dropped_events_count: 0,
-        dropped_links_count: u32::try_from(links.len() - links_kept).unwrap_or(u32::MAX),
-        links: links.into_iter().take(links_kept).collect(),
-        status: Some(status(exchange, direction)),
+    let traces = &generation.settings.traces;
+    let mut out = Vec::with_capacity(USUAL);
+    wire::bytes(tag::TRACE_ID, &trace.trace_id, &mut out);
+    wire::bytes(tag::SPAN_ID, &trace.span_id, &mut out);
+    if trace.link.is_none() {
+        let state = String::from_utf8_lossy(exchange.trace_state);
+        wire::bytes(tag::TRACE_STATE, state.as_bytes(), &mut out);
     }
+    let parent = trace.parent_id.unwrap_or_default();
+    wire::bytes(tag::PARENT_SPAN_ID, trace.parent_id.map_or(&[], |_| &parent), &mut out);
+    wire::bytes(tag::NAME, name(exchange, generation).as_bytes(), &mut out);
+    wire::varint(tag::KIND, kind as u64, &mut out);
+    wire::fixed64(tag::START_TIME, exchange.started, &mut out);
+    let end = exchange.started.saturating_add(exchange.duration);
+    wire::fixed64(tag::END_TIME, end, &mut out);
+    write_attributes(exchange, attributes, generation, kind, &mut out);
+    link(trace, exchange.trace_state, traces, &mut out);
+    if attributes.failed || exchange.end.level(None) == Level::Error {
+        // A status code says enough by itself; what sidelog saw is told.
+        let status = |out: &mut Vec<u8>| {
+            wire::bytes(tag::STATUS_MESSAGE, exchange.error_type.as_bytes(), out);
+            wire::varint(tag::STATUS_CODE, StatusCode::Error as u64, out);
+        };
+        wire::message(tag::STATUS, status, &mut out);
+    }
+    wire::fixed32(tag::FLAGS, flags(trace.flags, trace.parent_id.is_some()), &mut out);
+    out
 }
 
 fn kind(direction: Direction) -> SpanKind {
@@ -75,17 +98,21 @@ fn flags(trace_flags: u8, is_remote: bool) -> u32 {
     u32::from(trace_flags) | SpanFlags::ContextHasIsRemoteMask as u32 | remote
 }
 
-/// In mode `restart`: the span that the request came with.
-fn links(trace: &TraceContext, trace_state: String) -> Vec<Link> {
-    let link = trace.link.map(|(trace_id, span_id)| Link {
-        trace_id: trace_id.to_vec(),
-        span_id: span_id.to_vec(),
-        trace_state,
-        attributes: Vec::new(),
-        dropped_attributes_count: 0,
-        flags: flags(0, true),
-    });
-    link.into_iter().collect()
+/// In mode `restart`: the span that the request came with, and its state.
+fn link(trace: &TraceContext, trace_state: &[u8], traces: &Traces, out: &mut Vec<u8>) {
+    let Some((trace_id, span_id)) = trace.link else {
+        return;
+    };
+    if traces.links_max == 0 {
+        return wire::varint(tag::DROPPED_LINKS_COUNT, 1, out);
+    }
+    let link = |out: &mut Vec<u8>| {
+        wire::bytes(tag::TRACE_ID, &trace_id, out);
+        wire::bytes(tag::SPAN_ID, &span_id, out);
+        wire::bytes(tag::TRACE_STATE, String::from_utf8_lossy(trace_state).as_bytes(), out);
+        wire::fixed32(tag::LINK_FLAGS, flags(0, true), out);
+    };
+    wire::message(tag::LINKS, link, out);
 }
 
 fn known_method<'a>(exchange: &Exchange<'a>, traces: &Traces) -> Option<&'a str> {
@@ -95,152 +122,139 @@ fn known_method<'a>(exchange: &Exchange<'a>, traces: &Traces) -> Option<&'a str>
 }
 
 /// `{method} {http.route}`, without a route `{method}`; an unknown method is `HTTP`.
-fn name(exchange: &Exchange<'_>, generation: &Generation) -> String {
+fn name<'a>(exchange: &Exchange<'a>, generation: &Generation) -> Cow<'a, str> {
     let method = known_method(exchange, &generation.settings.traces).unwrap_or("HTTP");
     match generation.route_path(exchange.route) {
-        Some(route) => format!("{method} {route}"),
-        None => method.to_owned(),
+        Some(route) => Cow::Owned(format!("{method} {route}")),
+        None => Cow::Borrowed(method),
     }
 }
 
-fn status(exchange: &Exchange<'_>, direction: Direction) -> Status {
-    let broken = exchange.end.level(None) == Level::Error;
-    if failure(exchange, direction).is_some() || broken {
-        // A status code says enough by itself; what sidelog saw is told.
-        Status {
-            message: exchange.error_type.to_owned(),
-            code: StatusCode::Error.into(),
-        }
-    } else {
-        Status::default()
-    }
-}
-
-fn attributes(exchange: &Exchange<'_>, generation: &Generation, redactor: &Redactor, kind: SpanKind) -> Attributes {
+fn write_attributes(
+    exchange: &Exchange<'_>,
+    attributes: &Attributes<'_>,
+    generation: &Generation,
+    kind: SpanKind,
+    out: &mut Vec<u8>,
+) {
     let request = &exchange.request;
     let traces = &generation.settings.traces;
-    let mut all = Attributes::new(traces);
+    let mut all = Writer::new(traces, out);
     match known_method(exchange, traces) {
         Some(method) => all.text("http.request.method", method),
         None => {
             all.text("http.request.method", "_OTHER");
-            all.text("http.request.method_original", String::from_utf8_lossy(request.method));
+            all.text("http.request.method_original", &attributes.method);
         }
     }
     all.optional("http.route", generation.route_path(exchange.route));
     all.number("http.response.status_code", exchange.response.status);
-    let redaction = redactor.under(generation.policy(exchange.route));
     url(
         &mut all,
         exchange,
-        &redaction,
+        attributes,
         kind,
         generation.scheme(exchange.listener, exchange.route),
     );
-    let (host, port) = server(request.authority);
-    all.optional("server.address", host);
-    all.number("server.port", port);
+    all.optional("server.address", attributes.server_address.as_deref());
+    all.number("server.port", attributes.server_port);
     let peer = if kind == SpanKind::Client {
         exchange.upstream
     } else {
         exchange.client
     };
-    all.optional("network.peer.address", peer.map(|peer| peer.ip().to_string()));
+    let peer_address = peer.map(|peer| peer.ip().to_string());
+    all.optional("network.peer.address", peer_address.as_deref());
     all.number("network.peer.port", peer.map(|peer| peer.port()));
     all.text("network.protocol.version", request.version.as_str());
-    let user_agent = request.fields.get("user-agent").map(|agent| redaction.text(agent));
-    all.optional("user_agent.original", user_agent);
-    if let Some(grpc) = exchange.response.grpc {
+    all.optional("user_agent.original", attributes.user_agent.as_deref());
+    if exchange.response.grpc.is_some() {
         let (path, _) = path_and_query(request.target);
         let method = String::from_utf8_lossy(path);
         all.text("rpc.system.name", "grpc");
         all.text("rpc.method", method.strip_prefix('/').unwrap_or(&method));
-        all.optional("rpc.response.status_code", grpc.status_name());
+        all.optional("rpc.response.status_code", attributes.rpc_status.as_deref());
     }
-    all.optional(
-        "error.type",
-        error_type(exchange, generation.direction(exchange.listener)),
-    );
-    all.optional("upstream.address", upstream(exchange, generation));
+    all.optional("error.type", attributes.error_type.as_deref());
+    all.optional("upstream.address", attributes.upstream_address.as_deref());
     all.text("sidelog.end", exchange.end.as_str());
-    all
+    all.finish();
 }
 
 /// What was asked for: a server is asked by path and query, a client asks by the whole URL.
-fn url(all: &mut Attributes, exchange: &Exchange<'_>, redaction: &Applied<'_>, kind: SpanKind, scheme: &'static str) {
-    let request = &exchange.request;
-    let (path, query) = path_and_query(request.target);
-    let path = redaction.path(path);
-    let query = query.map(|query| redaction.query(query));
+fn url(
+    all: &mut Writer<'_>,
+    exchange: &Exchange<'_>,
+    attributes: &Attributes<'_>,
+    kind: SpanKind,
+    scheme: &'static str,
+) {
+    let (path, query) = (&attributes.path, attributes.query.as_deref());
     if kind == SpanKind::Client {
         let query = query.map(|query| format!("?{query}")).unwrap_or_default();
-        let authority = String::from_utf8_lossy(request.authority);
-        all.text("url.full", format!("{scheme}://{authority}{path}{query}"));
+        let authority = String::from_utf8_lossy(exchange.request.authority);
+        all.text("url.full", &format!("{scheme}://{authority}{path}{query}"));
         let resent = exchange.attempts.checked_sub(1).filter(|resent| *resent > 0);
         all.number("http.request.resend_count", resent);
     } else {
         all.text("url.scheme", scheme);
         all.text("url.path", path);
         all.optional("url.query", query);
-        all.optional("client.address", exchange.client_address());
+        all.optional("client.address", attributes.client_address.as_deref());
     }
 }
 
-/// Attributes within the limits of the settings.
-struct Attributes {
-    list: Vec<KeyValue>,
-    dropped: u32,
-    max: usize,
+/// Writes attributes within the limits of the settings.
+struct Writer<'o> {
+    out: &'o mut Vec<u8>,
+    /// How many more are taken, and how many were not.
+    left: usize,
+    dropped: u64,
+    /// The longest value, in characters.
     value_max: usize,
 }
 
-impl Attributes {
-    fn new(traces: &Traces) -> Self {
+impl<'o> Writer<'o> {
+    fn new(traces: &Traces, out: &'o mut Vec<u8>) -> Self {
         Self {
-            list: Vec::with_capacity(20.min(traces.attributes_max)),
+            out,
+            left: traces.attributes_max,
             dropped: 0,
-            max: traces.attributes_max,
             value_max: traces.attribute_value_max,
         }
     }
 
-    fn text<'a>(&mut self, key: &str, value: impl Into<Cow<'a, str>>) {
-        let mut value = value.into();
-        if value.len() > self.value_max
-            && let Some((at, _)) = value.char_indices().nth(self.value_max)
-        {
-            value.to_mut().truncate(at);
-        }
-        self.push(key, Value::StringValue(value.into_owned()));
+    fn text(&mut self, key: &str, value: &str) {
+        let is_long = value.len() > self.value_max;
+        let cut = is_long.then(|| value.char_indices().nth(self.value_max)).flatten();
+        let value = cut.and_then(|(at, _)| value.get(..at)).unwrap_or(value);
+        self.push(key, Value::Text(value));
     }
 
-    fn optional<'a>(&mut self, key: &str, value: Option<impl Into<Cow<'a, str>>>) {
+    fn optional(&mut self, key: &str, value: Option<&str>) {
         if let Some(value) = value {
             self.text(key, value);
         }
     }
 
-    fn number(&mut self, key: &str, value: Option<impl Into<i64>>) {
+    fn number(&mut self, key: &str, value: Option<impl Into<u64>>) {
         if let Some(value) = value {
-            self.push(key, Value::IntValue(value.into()));
+            self.push(key, Value::Number(value.into()));
         }
     }
 
-    fn push(&mut self, key: &str, value: Value) {
-        if self.list.len() >= self.max {
+    fn push(&mut self, key: &str, value: Value<'_>) {
+        if self.left == 0 {
             self.dropped += 1;
             return;
         }
-        self.list.push(attribute(key, value));
+        self.left -= 1;
+        wire::attribute(tag::ATTRIBUTES, key, value, self.out);
     }
-}
 
-/// One attribute, as OTLP has it.
-pub(super) fn attribute(key: &str, value: Value) -> KeyValue {
-    KeyValue {
-        key: key.to_owned(),
-        value: Some(AnyValue { value: Some(value) }),
-        ..KeyValue::default()
+    /// Says how many were dropped.
+    fn finish(self) {
+        wire::varint(tag::DROPPED_ATTRIBUTES_COUNT, self.dropped, self.out);
     }
 }
 
@@ -252,11 +266,18 @@ mod tests {
     use crate::queue::grpc::Grpc;
     use crate::settings::{Route, Settings};
     use crate::shipping::record::{Identity, record};
+    use crate::shipping::redact::Redactor;
+    use opentelemetry_proto::tonic::common::v1::any_value::Value;
+    use opentelemetry_proto::tonic::trace::v1::Span;
     use proptest::prelude::*;
+    use prost::Message;
     use sidelog_record::End;
 
+    /// The span as a collector reads it.
     fn made(exchange: &Exchange<'_>, settings: Settings) -> Span {
-        span(exchange, &Generation::new(1, settings), &Redactor::new().unwrap())
+        let generation = Generation::new(1, settings);
+        let attributes = Attributes::of(exchange, &generation, &Redactor::new().unwrap());
+        Span::decode(&*span(exchange, &attributes, &generation)).unwrap()
     }
 
     fn outbound() -> Settings {
@@ -276,7 +297,9 @@ mod tests {
     }
 
     fn is_error(span: &Span) -> bool {
-        span.status.as_ref().unwrap().code() == StatusCode::Error
+        span.status
+            .as_ref()
+            .is_some_and(|status| status.code() == StatusCode::Error)
     }
 
     #[test]
@@ -317,7 +340,7 @@ mod tests {
                 "sidelog.end",
             ]
         );
-        assert_eq!(span.status, Some(Status::default()));
+        assert_eq!(span.status, None);
     }
 
     #[test]
@@ -457,8 +480,9 @@ mod tests {
             let identity = Identity {
                 service: "api".to_owned(), version: None, instance: "one".to_owned(), environment: "test".to_owned(),
             };
-            let record = record(&seen, &identity, &generation, &redactor);
-            let span = span(&seen, &generation, &redactor);
+            let attributes = Attributes::of(&seen, &generation, &redactor);
+            let span = Span::decode(&*span(&seen, &attributes, &generation)).unwrap();
+            let record = record(&seen, attributes, &identity, &generation, &redactor);
             if let Some(trace_id) = record.trace_id {
                 prop_assert_eq!(&span.trace_id, &trace_id);
                 prop_assert_eq!(Some(span.span_id.clone()), record.span_id.map(Vec::from));

@@ -15,8 +15,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use opentelemetry_proto::tonic::trace::v1::Span;
-use prost::Message;
 use tokio::time::Instant;
 
 use crate::settings::Traces;
@@ -128,8 +126,8 @@ pub struct Failure {
 
 /// Somebody who takes spans.
 pub trait Collector: Send + Sync + 'static {
-    /// Sends a batch, and again as far as that makes sense.
-    fn export(&self, batch: Vec<Span>) -> impl Future<Output = Result<Taken, Failure>> + Send;
+    /// Sends a batch of encoded spans, and again as far as that makes sense.
+    fn export(&self, batch: Vec<Vec<u8>>) -> impl Future<Output = Result<Taken, Failure>> + Send;
 }
 
 type Export = Pin<Box<dyn Future<Output = Result<Taken, Failure>> + Send>>;
@@ -138,7 +136,8 @@ type Export = Pin<Box<dyn Future<Output = Result<Taken, Failure>> + Send>>;
 pub struct Spans<C> {
     collector: Arc<C>,
     limits: Limits,
-    waiting: VecDeque<(Span, usize)>,
+    /// As OTLP encodes them.
+    waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
     since: Option<Instant>,
     under_way: Option<(usize, Export)>,
@@ -181,14 +180,13 @@ impl<C: Collector> Spans<C> {
         }
     }
 
-    /// Takes a span, or counts that there was no room.
-    pub fn push(&mut self, span: Span) {
-        let bytes = span.encoded_len();
-        if self.waiting.len() >= self.limits.queue_max || self.waiting_bytes + bytes > BYTES_MAX {
+    /// Takes an encoded span, or counts that there was no room.
+    pub fn push(&mut self, span: Vec<u8>) {
+        if self.waiting.len() >= self.limits.queue_max || self.waiting_bytes + span.len() > BYTES_MAX {
             return self.counts.drop_spans(SpanDrop::QueueFull, 1);
         }
-        self.waiting.push_back((span, bytes));
-        self.waiting_bytes += bytes;
+        self.waiting_bytes += span.len();
+        self.waiting.push_back(span);
         self.counts.waiting.fetch_add(1, Ordering::Relaxed);
         self.since.get_or_insert_with(Instant::now);
     }
@@ -213,20 +211,15 @@ impl<C: Collector> Spans<C> {
     }
 
     /// At least one span, then as many as fit.
-    fn batch(&mut self) -> Vec<Span> {
-        let mut batch = Vec::with_capacity(self.waiting.len().min(self.limits.batch_max));
+    fn batch(&mut self) -> Vec<Vec<u8>> {
         let mut total = 0;
-        while let Some((_, bytes)) = self.waiting.front() {
-            let fits = batch.len() < self.limits.batch_max && total + bytes <= BATCH_BYTES_MAX;
-            if !fits && !batch.is_empty() {
-                break;
-            }
-            if let Some((span, bytes)) = self.waiting.pop_front() {
-                self.waiting_bytes -= bytes;
-                total += bytes;
-                batch.push(span);
-            }
-        }
+        let fits = self.waiting.iter().take(self.limits.batch_max).take_while(|span| {
+            total += span.len();
+            total <= BATCH_BYTES_MAX
+        });
+        let n = fits.count().max(1).min(self.waiting.len());
+        let batch: Vec<_> = self.waiting.drain(..n).collect();
+        self.waiting_bytes -= batch.iter().map(Vec::len).sum::<usize>();
         batch
     }
 
@@ -322,7 +315,7 @@ mod tests {
     }
 
     impl Collector for Double {
-        async fn export(&self, _batch: Vec<Span>) -> Result<Taken, Failure> {
+        async fn export(&self, _batch: Vec<Vec<u8>>) -> Result<Taken, Failure> {
             match self {
                 Self::Hangs => std::future::pending().await,
                 Self::Answers(answer) => answer.clone(),
@@ -350,9 +343,9 @@ mod tests {
     #[tokio::test]
     async fn an_export_that_hangs_holds_nothing_up() {
         let mut spans = spans(Double::Hangs, 3);
-        spans.push(Span::default());
+        spans.push(Vec::new());
         spans.begin(true);
-        (0..5).for_each(|_| spans.push(Span::default()));
+        (0..5).for_each(|_| spans.push(Vec::new()));
         assert_eq!(spans.counts.dropped(SpanDrop::QueueFull), 2);
         assert_eq!(spans.counts.waiting(), 4);
         spans.finish(Instant::now()).await;
@@ -363,15 +356,12 @@ mod tests {
     #[tokio::test]
     async fn what_has_no_room_is_dropped_and_counted() {
         let mut spans = spans(Double::Answers(Ok(Taken::default())), 1_000);
-        let large = Span {
-            name: "n".repeat(BYTES_MAX / 4),
-            ..Span::default()
-        };
+        let large = vec![0; BYTES_MAX / 4 + 1];
         (0..5).for_each(|_| spans.push(large.clone()));
         assert_eq!(
             spans.counts.dropped(SpanDrop::QueueFull),
             2,
-            "each has a few bytes more than a quarter"
+            "each has a byte more than a quarter"
         );
         spans.begin(true);
         assert_eq!(
@@ -386,15 +376,15 @@ mod tests {
     #[tokio::test]
     async fn a_batch_is_begun_when_it_is_full_or_has_waited() {
         let mut spans = spans(Double::Answers(Ok(Taken::default())), 2_000);
-        (0..511).for_each(|_| spans.push(Span::default()));
+        (0..511).for_each(|_| spans.push(Vec::new()));
         spans.begin(false);
         assert!(spans.under_way.is_none());
-        spans.push(Span::default());
+        spans.push(Vec::new());
         spans.begin(false);
         assert_eq!(spans.under_way.as_ref().map(|(n, _)| *n), Some(512));
         spans.next().await;
         spans.limits.linger = Duration::ZERO;
-        spans.push(Span::default());
+        spans.push(Vec::new());
         spans.begin(false);
         assert!(spans.under_way.is_some());
     }
@@ -402,7 +392,7 @@ mod tests {
     #[tokio::test]
     async fn an_export_that_is_abandoned_is_counted() {
         let mut spans = spans(Double::Hangs, 10);
-        (0..3).for_each(|_| spans.push(Span::default()));
+        (0..3).for_each(|_| spans.push(Vec::new()));
         spans.begin(true);
         spans.abandon();
         assert!(spans.is_idle());
@@ -443,7 +433,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(async {
                 let mut spans = spans(Double::Answers(answer), queue_max);
-                (0..pushed).for_each(|_| spans.push(Span::default()));
+                (0..pushed).for_each(|_| spans.push(Vec::new()));
                 spans.finish(later()).await;
                 let dropped: u64 = SpanDrop::ALL.iter().map(|reason| spans.counts.dropped(*reason)).sum();
                 prop_assert_eq!(spans.counts.sent() + dropped, pushed as u64);
