@@ -2,7 +2,7 @@
 //!
 //! | File | What it knows |
 //! |---|---|
-//! | `names` | the one list of names whose values are secrets |
+//! | `names`, `judged` | the one list of names whose values are secrets, and which were looked up of late |
 //! | `patterns`, `cards`, `pairs` | secrets that are known by their shape, in any text |
 //! | `headers`, `parameters` | header fields; queries, forms, paths and URLs |
 //! | `json`, `markup`, `multipart` | bodies with a structure |
@@ -27,6 +27,7 @@ mod edits;
 mod escape;
 mod headers;
 mod json;
+mod judged;
 mod markup;
 mod multipart;
 mod names;
@@ -35,6 +36,7 @@ mod parameters;
 mod patterns;
 mod trail;
 
+use judged::Judged;
 use pairs::Names;
 use patterns::{Around, Patterns};
 pub use trail::{Finding, RuleKind, Tally};
@@ -44,6 +46,8 @@ use trail::{Rule, Trail};
 pub const REDACTED: &str = "REDACTED";
 /// The same as a JSON value.
 const REDACTED_STRING: &str = "\"REDACTED\"";
+/// Shorter texts hold no secret that is known by its shape, unless it is one with its name or a URL's.
+const SHORT: usize = 11;
 /// Strings in strings in strings that are read as JSON; what stands deeper is read as text.
 const LEVELS: u8 = 4;
 
@@ -51,6 +55,7 @@ const LEVELS: u8 = 4;
 #[derive(Debug)]
 pub struct Redactor {
     patterns: Patterns,
+    judged: Judged,
     trail: Trail,
 }
 
@@ -91,6 +96,7 @@ impl Redactor {
     pub fn new() -> Result<Self, BuildError> {
         Ok(Self {
             patterns: Patterns::new()?,
+            judged: Judged::default(),
             trail: Trail::default(),
         })
     }
@@ -119,6 +125,7 @@ impl Redactor {
         Applied(policy.redaction().map(|rules| Scope {
             rules,
             patterns: &self.patterns,
+            judged: &self.judged,
             trail: &self.trail,
         }))
     }
@@ -256,6 +263,7 @@ impl Applied<'_> {
 struct Scope<'r> {
     rules: &'r Rules,
     patterns: &'r Patterns,
+    judged: &'r Judged,
     trail: &'r Trail,
 }
 
@@ -268,6 +276,7 @@ impl<'r> Scope<'r> {
     fn names(&self) -> Names<'r> {
         Names {
             configured: &self.rules.names,
+            judged: self.judged,
         }
     }
 
@@ -340,6 +349,9 @@ impl<'r> Scope<'r> {
 
     /// A text of no structure.
     fn text<'t>(&self, text: Cow<'t, str>, cut: bool) -> Cow<'t, str> {
+        if !cut && text.len() < SHORT && !text.contains(['=', ':']) {
+            return text;
+        }
         self.patterns(text, Around { json: false, cut })
     }
 

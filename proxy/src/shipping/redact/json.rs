@@ -18,17 +18,11 @@ use super::edits::Edits;
 use super::escape;
 use super::patterns::{Around, run};
 use super::trail::Rule;
-use super::{REDACTED_STRING, Scope};
+use super::{REDACTED_STRING, SHORT, Scope};
 use crate::settings::Step;
 
 /// Deeper JSON can't be placed.
 const DEPTH: u32 = 128;
-/// Shorter scalars hold no secret that is known by its shape.
-const SHORT: usize = 12;
-
-/// Keys whose rule is remembered: those of an array's objects come again and again.
-const REMEMBERED: usize = 32;
-
 /// A text without its secrets, as far as it could be placed.
 #[derive(Debug)]
 pub(super) struct Redacted<'t> {
@@ -78,8 +72,6 @@ struct Walk<'t, 's> {
     /// The key of the value that comes, and the rule that takes it out.
     key: Range<usize>,
     rule: Option<Rule<'s>>,
-    /// Keys that were judged, at the place that their letters give them, and the rules of their names.
-    judged: [(&'t str, Option<Rule<'s>>); REMEMBERED],
     /// Within which depth everything is taken out.
     secret: Option<(u32, Rule<'s>)>,
     /// How many steps of each path lead to where we are.
@@ -101,7 +93,6 @@ impl<'t, 's> Walk<'t, 's> {
             expect: Expect::Value,
             key: 0..0,
             rule: None,
-            judged: [("", None); REMEMBERED],
             secret: None,
             progress: vec![0; scope.paths().len()],
         }
@@ -193,23 +184,9 @@ impl<'t, 's> Walk<'t, 's> {
         } else {
             Cow::Borrowed(raw)
         };
-        self.rule = self.of_name(raw, &key);
+        self.rule = self.scope.name(key.as_bytes());
         let on = self.step(|step| matches!(step, Step::Key(name) if name.to_lowercase() == key.to_lowercase()));
         self.rule = self.rule.or(on);
-    }
-
-    /// The rule for a key's name, which stands in the text as `raw`.
-    fn of_name(&mut self, raw: &'t str, key: &str) -> Option<Rule<'s>> {
-        let (first, last) = (
-            raw.bytes().next().unwrap_or_default(),
-            raw.bytes().last().unwrap_or_default(),
-        );
-        let place = (raw.len() ^ usize::from(first) ^ usize::from(last).rotate_left(2)) % REMEMBERED;
-        let judged = &mut self.judged[place];
-        if judged.0 != raw {
-            *judged = (raw, self.scope.name(key.as_bytes()));
-        }
-        judged.1
     }
 
     /// Follows the paths one level down; gives the one that ends here.

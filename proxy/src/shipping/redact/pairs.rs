@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode;
 
+use super::judged::Judged;
 use super::patterns::{Around, Found, run};
 use super::trail::Rule;
 use super::{REDACTED, names};
@@ -13,6 +14,7 @@ use super::{REDACTED, names};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names<'r> {
     pub(super) configured: &'r [(String, Box<[u8]>)],
+    pub(super) judged: &'r Judged,
 }
 
 /// A longer name is read from its end.
@@ -21,7 +23,7 @@ const NAME_MAX: usize = 64;
 impl<'r> Names<'r> {
     /// The rule that makes a name secret.
     pub(super) fn rule(&self, name: &[u8]) -> Option<Rule<'r>> {
-        if let Some(word) = names::secret(name) {
+        if let Some(word) = self.judged.secret(name) {
             return Some(Rule::Name(word));
         }
         let own = self.configured.iter().find(|(_, flat)| names::is(flat, name));

@@ -9,13 +9,10 @@ use std::borrow::Cow;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::edits::Edits;
-use super::{REDACTED, Scope};
+use super::{REDACTED, SHORT, Scope};
 
 /// All but the unreserved characters (RFC 3986, 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
-/// Shorter values hold no secret that is known by its shape.
-const SHORT: usize = 12;
 
 /// `name=value` joined by `&` or `;`.
 pub(super) fn redact<'t>(scope: &Scope<'_>, text: &'t str, cut: bool) -> Cow<'t, str> {
