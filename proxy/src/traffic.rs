@@ -22,6 +22,7 @@ use pingora::server::configuration::ServerConf;
 use pingora::server::{Fds, ListenFds};
 use pingora::services::Service as _;
 use pingora::services::listening::Service;
+use pingora::time::fast_timeout::set_fast_timeout_to_tokio_threshold;
 use pingora_rustls::{RootCertStore, load_platform_certs_incl_env_into_store};
 use sidelog_chassis::drain::Shutdown;
 use tokio::sync::watch;
@@ -143,6 +144,8 @@ impl Traffic {
         connections: Arc<Connections>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
+        // From the first request on pingora's own timers have a thread that gets up a hundred times a second.
+        set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
         let threads = generations.in_force().settings.runtime.threads;
         let runtime = runtime(threads).context("failed to start the traffic runtime")?;
         let (stop, stopping) = watch::channel(None);

@@ -242,6 +242,24 @@ impl Sidelog {
         kib * 1024
     }
 
+    /// How often its threads have gone to sleep of their own accord so far.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn naps(&self) -> u64 {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).expect("the threads of a process");
+        // A thread may end meanwhile.
+        let states = threads.filter_map(|thread| fs::read_to_string(thread.ok()?.path().join("status")).ok());
+        let naps = states.filter_map(|state| {
+            let count = state
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            count.trim().parse::<u64>().ok()
+        });
+        naps.sum()
+    }
+
     /// Its temporary folder (`TMPDIR`).
     #[must_use]
     pub fn temporary_folder(&self) -> std::path::PathBuf {
