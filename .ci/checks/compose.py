@@ -138,7 +138,8 @@ def check_context(root, report):
     rules = [line for line in (root / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
     report.expect(rules[0] == "*", ".dockerignore: nothing is sent unless it is named")
     patterns = [re.escape(rule[1:]).replace(r"\*", "[^/]*") for rule in rules if rule.startswith("!")]
-    needed = ["Cargo.toml", "Cargo.lock", *tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["members"]]
+    members = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["members"]
+    needed = [".cargo/config.toml", "Cargo.toml", "Cargo.lock", *members]
     for source in root.glob("*/src/**/*.rs"):
         for included in re.findall(r'include_str!\("([^"]+)"\)', source.read_text()):
             needed.append(os.path.relpath(source.parent / included, root))
