@@ -1,13 +1,10 @@
-# syntax=docker/dockerfile:1.7
+# syntax=docker/dockerfile:1.7@sha256:a57df69d0ea827fb7266491f2813635de6f17269be881f696fbfdf2d83dda33e
 # One file for the three images: docker build --target proxy | consumer | example-upstream.
 #
 # For both architectures: docker buildx build --platform linux/amd64,linux/arm64 --target proxy . (each is built on its
 # own architecture, natively or emulated). Dependencies are a layer of their own, which only Cargo.lock, the manifests
 # and the toolchain invalidate.
-ARG RUST_VERSION=1.95.0
-ARG BUSYBOX_VERSION=1.37.0
-
-FROM rust:${RUST_VERSION}-bookworm AS toolchain
+FROM rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS toolchain
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # cmake builds pingora's zlib. Its version is that of the base image's Debian.
 # hadolint ignore=DL3008
@@ -40,11 +37,11 @@ RUN cargo build --locked --release --bins \
   && cp target/release/sidelog-proxy target/release/sidelog-consumer target/release/example-upstream /out/
 
 # busybox is its wget by that name: the health checks of compose.yml run it, the image has no shell.
-FROM busybox:${BUSYBOX_VERSION}-musl AS busybox
+FROM busybox:1.37.0-musl@sha256:5cec3fc171c87218698e85a52af7087de727372aae264a787b8112901a5b0092 AS busybox
 
 # glibc, libgcc, certificates, no shell. This image has no version numbers; its Debian must not be older than the
 # toolchain's.
-FROM gcr.io/distroless/cc-debian13:nonroot AS runtime
+FROM gcr.io/distroless/cc-debian13:nonroot@sha256:54df941ed0d06a1bd95ef5e0ce391fd8d9f94b64782dc9a60062727849ee3f97 AS runtime
 ARG VERSION=0.1.0
 LABEL org.opencontainers.image.licenses="MIT" \
   org.opencontainers.image.vendor="sidelog" \

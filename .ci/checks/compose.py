@@ -10,6 +10,8 @@ from report import BINARIES, TOOLS, run
 
 # What users are told to open, and what the services on the host may send to.
 PUBLISHED = {8080, 3000, 16686, 8222, 3100, 4317, 4318, 4222, 9090}
+# What pins an image: its tag may move.
+DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 # Runs once, as root, to give a volume away; it has no network and one capability.
 ROOT_ONCE = "nats-volume"
 
@@ -43,6 +45,8 @@ def check(root, report):
     if project is None:
         return
     stages, default = images(root)
+    for base in re.findall(r"^(?:FROM|# syntax=) ?(\S+)", (root / "Dockerfile").read_text(), re.MULTILINE):
+        report.expect(base in stages or DIGEST.search(base), f"Dockerfile: {base} has a digest")
     report.expect(default == "proxy", "the Dockerfile's last target is `proxy`")
     services = project["services"]
     for name, service in services.items():
@@ -62,8 +66,9 @@ def check_container(root, name, service, services, report):
     def expect(good, what):
         report.expect(good, f"compose.yml: {name}: {what}")
 
-    tag = service["image"].rpartition(":")[2]
+    tag = service["image"].partition("@")[0].rpartition(":")[2]
     expect(re.search(r"\d+\.\d+", tag) and "latest" not in tag, f"{service['image']} has a version")
+    expect("build" in service or DIGEST.search(service["image"]), f"{service['image']} has a digest")
     limits = service.get("deploy", {}).get("resources", {}).get("limits", {})
     expect({"cpus", "memory"} <= limits.keys(), "cpus and memory are limited")
     expect(service.get("cap_drop") == ["ALL"], "all capabilities are dropped")
