@@ -15,8 +15,8 @@ use crate::rig::{Rig, nginx_with};
 
 /// How long a process must have done next to nothing to be at rest.
 const REST: Duration = Duration::from_millis(300);
-/// Next to nothing.
-const NOTHING: Duration = Duration::from_millis(1);
+/// Next to nothing: more than a thread takes that gets up each 10 ms, as pingora's does for its timers.
+const NOTHING: Duration = Duration::from_millis(3);
 
 /// A process that ends with its value.
 #[derive(Debug)]
