@@ -1,10 +1,5 @@
 //! A proxy without traffic, as most sidecars are for most of the time.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test stops at the first thing that is not as it expects"
-)]
-
 use std::time::Duration;
 
 use testbed::{NatsServer, Sidelog, Upstream, http};
