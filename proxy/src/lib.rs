@@ -131,6 +131,7 @@ impl Sidecar {
         let reloader = runtime.block_on(reloader).context("failed to listen for SIGHUP")?;
         warn_of_unredacted(&settings);
         let (delay, deadline) = (settings.shutdown.delay, settings.shutdown.deadline);
+        let has_spool = settings.spool.max_bytes.bytes() > 0;
         let identity = identity(&settings);
         let queue = Queue::new(queue_limits(&settings), settings.runtime.threads);
         let budget = Budget::new(settings.capture.memory_max.as_usize());
@@ -169,7 +170,7 @@ impl Sidecar {
 
         let serving = Arc::new(AtomicBool::new(true));
         let verbs = vec![drain_verb(shutdown.clone()), logging::verb(), shown];
-        let endpoints = endpoints(metrics, &serving, counts, verbs);
+        let endpoints = endpoints(metrics, &serving, counts, has_spool, verbs);
         let admin = admin.serve(endpoints, shutdown.clone());
         runtime.block_on(async {
             let admin = tokio::spawn(admin);
@@ -190,37 +191,39 @@ impl Sidecar {
     }
 }
 
-fn endpoints(metrics: Metrics, serving: &Arc<AtomicBool>, shipping: Arc<Counts>, verbs: Vec<Verb>) -> Endpoints {
+fn endpoints(
+    metrics: Metrics,
+    serving: &Arc<AtomicBool>,
+    shipping: Arc<Counts>,
+    has_spool: bool,
+    verbs: Vec<Verb>,
+) -> Endpoints {
     let ready = Arc::clone(serving);
     Endpoints {
         metrics: Arc::new(metrics),
         ready: Arc::new(move || ready.load(Ordering::Acquire)),
-        troubles: Arc::new(move || troubles(&shipping)),
+        troubles: Arc::new(move || troubles(&shipping, has_spool)),
         verbs,
     }
 }
 
 /// What an operator is to know, though traffic goes on.
-fn troubles(shipping: &Counts) -> Vec<String> {
+fn troubles(shipping: &Counts, has_spool: bool) -> Vec<String> {
+    let spool_fails = shipping.spool_fails();
+    let instead = if has_spool && !spool_fails {
+        "records go to the spool"
+    } else {
+        "records stay in memory"
+    };
     let nats = match (shipping.is_connected(), shipping.publishing_fails()) {
-        (false, _) => Some("no connection to NATS"),
-        (true, true) => Some("NATS takes no records, the log says why"),
+        (false, _) => Some(format!("no connection to NATS: {instead}")),
+        (true, true) => Some(format!("NATS takes no records, the log says why: {instead}")),
         (true, false) => None,
     };
-    let instead = if shipping.spool_fails() {
-        "records stay in memory"
-    } else {
-        "records go to the spool"
-    };
-    let nats = nats.map(|nats| format!("{nats}: {instead}"));
-    let spool = shipping.spool_fails();
-    let spool = spool.then(|| "the spool can't be used, the log says why".to_owned());
-    shipping
-        .pulse()
-        .trouble()
+    let spool = spool_fails.then(|| "the spool can't be used, the log says why".to_owned());
+    [shipping.pulse().trouble(), nats, spool]
         .into_iter()
-        .chain(nats)
-        .chain(spool)
+        .flatten()
         .collect()
 }
 

@@ -144,7 +144,7 @@ impl Traffic {
         connections: Arc<Connections>,
         shutdown: Shutdown,
     ) -> anyhow::Result<Self> {
-        // From the first request on pingora's own timers have a thread that gets up a hundred times a second.
+        // Tokio's timers: for its own pingora has a thread that gets up a hundred times a second, traffic or not.
         set_fast_timeout_to_tokio_threshold(Some(Duration::ZERO));
         let threads = generations.in_force().settings.runtime.threads;
         let runtime = runtime(threads).context("failed to start the traffic runtime")?;

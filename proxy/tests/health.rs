@@ -65,6 +65,10 @@ async fn a_shipping_thread_that_is_stuck_is_told_and_traffic_goes_on_until_it_sh
 async fn a_server_that_is_away_is_told_and_makes_nothing_unready() {
     let (mut nats, upstream) = (NatsServer::start().await, Upstream::start());
     nats.kill();
+    let without_spool = command(&upstream, &nats).env("SIDELOG_SPOOL__MAX_BYTES", "0");
+    let without_spool = without_spool.start().await;
+    let told = "ok\nno connection to NATS: records stay in memory\n";
+    assert_eq!(page(&without_spool, "/readyz").await, (200, told.to_owned()));
     let proxy = between(&upstream, &nats).await;
     let told = "ok\nno connection to NATS: records go to the spool\n";
     assert_eq!(page(&proxy, "/readyz").await, (200, told.to_owned()));

@@ -15,6 +15,7 @@ async fn a_proxy_that_has_served_and_is_idle_hardly_gets_up() {
         .await;
     http::client().get(proxy.url()).send().await.unwrap();
     let before = proxy.naps();
+    // The time that is measured, not one that is waited for something.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let naps = proxy.naps() - before;
     // A thread that looks each 10 ms would do it 300 times.
