@@ -132,7 +132,7 @@ impl Stand {
                 environment: "production".to_owned(),
             },
             generation: Generation::new(1, Settings::default()),
-            redactor: Redactor::new().unwrap(),
+            redactor: Redactor::default(),
         }
     }
 

@@ -69,7 +69,7 @@ pub fn explain(settings: Settings, input: &[u8]) -> anyhow::Result<String> {
     };
     let (exchange, _) = Exchange::decode(taken.bytes()).context("the exchange could not be read back")?;
     if exchange.record {
-        let redactor = Redactor::new()?.with_notes();
+        let redactor = Redactor::default().with_notes();
         let mut line = Vec::new();
         let attributes = Attributes::of(&exchange, &generation, &redactor);
         record::record(&exchange, attributes, &identity, &generation, &redactor).encode(&mut line);

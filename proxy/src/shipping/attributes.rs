@@ -127,7 +127,7 @@ mod tests {
     #[test]
     fn a_failed_exchange_says_why() {
         let generation = Generation::new(1, Settings::default());
-        let redactor = Redactor::new().unwrap();
+        let redactor = Redactor::default();
         let mut failed = exchange(b"");
         failed.response.status = Some(503);
         let of_answer = Attributes::of(&failed, &generation, &redactor);

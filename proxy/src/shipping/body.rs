@@ -179,7 +179,7 @@ mod tests {
             ..Body::default()
         };
         let generation = Generation::new(1, settings);
-        let redactor = Redactor::new().unwrap();
+        let redactor = Redactor::default();
         let policy = generation.policy(None);
         let record = record(&body, Fields(&fields), &redactor.under(policy), policy);
         assert_eq!(record.size, Some(size as u64));
@@ -277,7 +277,7 @@ mod tests {
             omitted: None,
         };
         let generation = Generation::new(1, Settings::default());
-        let redactor = Redactor::new().unwrap();
+        let redactor = Redactor::default();
         let policy = generation.policy(None);
         let record = record(&body, Fields(&fields), &redactor.under(policy), policy);
         assert_eq!((record.truncated, record.events), (true, Some(7)));
@@ -324,7 +324,7 @@ mod tests {
             ..Body::default()
         };
         let generation = Generation::new(1, Settings::default());
-        let redactor = Redactor::new().unwrap();
+        let redactor = Redactor::default();
         let policy = generation.policy(None);
         let record = record(&body, Fields::default(), &redactor.under(policy), policy);
         let told = (record.size, record.omitted, record.truncated);

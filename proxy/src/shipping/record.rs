@@ -138,7 +138,7 @@ mod tests {
 
     fn encoded(exchange: &Exchange<'_>) -> String {
         let (identity, generation) = (identity(), Generation::new(1, Settings::default()));
-        let redactor = Redactor::new().unwrap();
+        let redactor = Redactor::default();
         let mut out = Vec::new();
         let attributes = Attributes::of(exchange, &generation, &redactor);
         record(exchange, attributes, &identity, &generation, &redactor).encode(&mut out);

@@ -3,7 +3,7 @@
 //! | File | What it knows |
 //! |---|---|
 //! | `names`, `judged` | the one list of names whose values are secrets, and which were looked up of late |
-//! | `patterns`, `cards`, `pairs` | secrets that are known by their shape, in any text |
+//! | `patterns`, `cards`, `pairs`, `marks` | secrets that are known by their shape, in any text |
 //! | `headers`, `parameters` | header fields; queries, forms, paths and URLs |
 //! | `json`, `markup`, `multipart` | bodies with a structure |
 //! | `trail` | which rule took out what |
@@ -16,8 +16,6 @@
 
 use std::borrow::Cow;
 
-use aho_corasick::BuildError;
-
 use crate::generation::policy::Policy;
 use crate::queue::feed::Feed;
 use crate::settings::{JsonPath, JsonRule, Redaction};
@@ -28,6 +26,7 @@ mod escape;
 mod headers;
 mod json;
 mod judged;
+mod marks;
 mod markup;
 mod multipart;
 mod names;
@@ -38,7 +37,7 @@ mod trail;
 
 use judged::Judged;
 use pairs::Names;
-use patterns::{Around, Patterns};
+use patterns::Around;
 pub use trail::{Finding, RuleKind, Tally};
 use trail::{Rule, Trail};
 
@@ -52,9 +51,8 @@ const SHORT: usize = 11;
 const LEVELS: u8 = 4;
 
 /// What takes secrets out, by the built-in rules and those of an exchange's policy.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Redactor {
-    patterns: Patterns,
     judged: Judged,
     trail: Trail,
 }
@@ -89,18 +87,6 @@ impl Rules {
 }
 
 impl Redactor {
-    /// The built-in rules.
-    ///
-    /// # Errors
-    /// When the search for the patterns can't be built.
-    pub fn new() -> Result<Self, BuildError> {
-        Ok(Self {
-            patterns: Patterns::new()?,
-            judged: Judged::default(),
-            trail: Trail::default(),
-        })
-    }
-
     /// The same, and notes of what is taken out.
     #[must_use]
     pub fn with_notes(self) -> Self {
@@ -124,7 +110,6 @@ impl Redactor {
     pub fn under<'r>(&'r self, policy: &'r Policy) -> Applied<'r> {
         Applied(policy.redaction().map(|rules| Scope {
             rules,
-            patterns: &self.patterns,
             judged: &self.judged,
             trail: &self.trail,
         }))
@@ -262,7 +247,6 @@ impl Applied<'_> {
 #[derive(Clone, Copy, Debug)]
 struct Scope<'r> {
     rules: &'r Rules,
-    patterns: &'r Patterns,
     judged: &'r Judged,
     trail: &'r Trail,
 }
@@ -334,12 +318,12 @@ impl<'r> Scope<'r> {
     }
 
     fn patterns<'t>(&self, text: Cow<'t, str>, around: Around) -> Cow<'t, str> {
-        self.patterns.redact(&self.names(), text, around, self.trail)
+        patterns::redact(&self.names(), text, around, self.trail)
     }
 
     /// The rule for the first secret of a scalar that is known by its shape.
     fn shape(&self, text: &str, around: Around) -> Option<Rule<'static>> {
-        let found = self.patterns.find(&self.names(), text.as_bytes(), around);
+        let found = patterns::find(&self.names(), text.as_bytes(), around);
         found.iter().find_map(|found| match found.rule {
             Rule::Pattern(pattern) => Some(Rule::Pattern(pattern)),
             Rule::Name(word) => Some(Rule::Name(word)),

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::marks::Marks;
 use super::patterns::Found;
 use super::trail::Rule;
 
@@ -11,33 +12,80 @@ const LEAST: usize = 13;
 const MOST: usize = 19;
 /// So many digits at a cut are kept from being read: what card numbers are masked to.
 const LEAST_CUT: usize = 7;
-/// A run of a card number's digits is found by looking at two of so many bytes: of two one is a digit.
-const STRIDE: usize = LEAST - 1;
+/// The same, for counting.
+const LEAST_ONES: u32 = 13;
 /// More groups than this are no card number.
 const GROUPS: usize = 24;
 
-/// Adds the card numbers of a text.
-pub(super) fn find(text: &[u8], cut: bool, found: &mut Vec<Found<'_>>) {
-    let mut at = 0;
-    while at < text.len() {
-        let digit = match text.get(at..) {
-            Some([byte, ..]) if byte.is_ascii_digit() => at,
-            Some([_, byte, ..]) if byte.is_ascii_digit() => at + 1,
-            // A shorter run counts where the text is cut.
-            _ if cut && at + STRIDE >= text.len() && at + 2 < text.len() => {
-                at = text.len() - 2;
-                continue;
-            }
-            _ => {
-                at += STRIDE;
-                continue;
-            }
-        };
-        let run = around(text, digit);
-        if run.len() >= LEAST || (cut && run.end == text.len() && run.len() >= LEAST_CUT) {
-            of_run(text, run.clone(), cut && run.end == text.len(), found);
+/// The search for card numbers in a text, block by block.
+#[derive(Debug)]
+pub(super) struct Search<'t> {
+    text: &'t [u8],
+    /// The text's end is not the end of what was sent.
+    cut: bool,
+    /// Of the last block and, in the upper half, of this one.
+    digits: u128,
+    joints: u128,
+    /// Where the last run ends that was looked at.
+    until: usize,
+}
+
+impl<'t> Search<'t> {
+    pub(super) const fn new(text: &'t [u8], cut: bool) -> Self {
+        Self {
+            text,
+            cut,
+            digits: 0,
+            joints: 0,
+            until: 0,
         }
-        at = run.end + 1;
+    }
+
+    /// Adds those that end in the next block, or go on behind it.
+    pub(super) fn block(&mut self, marks: &Marks, found: &mut Vec<Found<'_>>) {
+        self.digits = u128::from(marks.digits) << 64 | self.digits >> 64;
+        self.joints = u128::from(marks.joints) << 64 | self.joints >> 64;
+        if self.digits.count_ones() < LEAST_ONES {
+            return;
+        }
+        let mut starts = self.starts();
+        while starts != 0 {
+            let place = marks.from + starts.trailing_zeros() as usize - 64;
+            starts &= starts - 1;
+            if place >= self.until {
+                self.run(place, LEAST, found);
+            }
+        }
+    }
+
+    /// Adds one that a cut goes through.
+    pub(super) fn end(mut self, found: &mut Vec<Found<'_>>) {
+        if let Some(last) = self.text.len().checked_sub(1)
+            && self.cut
+            && last >= self.until
+            && is_digit(self.text, last)
+        {
+            self.run(last, LEAST_CUT, found);
+        }
+    }
+
+    /// Where digits with the joints between them go on for the length of the shortest number.
+    const fn starts(&self) -> u128 {
+        let runs = self.digits | (self.joints & self.digits << 1 & self.digits >> 1);
+        let two = runs & runs >> 1;
+        let four = two & two >> 2;
+        let eight = four & four >> 4;
+        eight & eight >> (LEAST - 8)
+    }
+
+    /// Looks at the run around a digit.
+    fn run(&mut self, digit: usize, least: usize, found: &mut Vec<Found<'_>>) {
+        let run = around(self.text, digit);
+        self.until = run.end;
+        if run.len() >= least {
+            let cut = self.cut && run.end == self.text.len();
+            of_run(self.text, run, cut, found);
+        }
     }
 }
 
@@ -165,11 +213,17 @@ fn is_joint(text: &[u8], at: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::marks;
     use super::*;
+    use proptest::prelude::*;
 
     fn cards(text: &str, cut: bool) -> Vec<&str> {
         let mut found = Vec::new();
-        find(text.as_bytes(), cut, &mut found);
+        let mut search = Search::new(text.as_bytes(), cut);
+        for marks in marks::blocks(text.as_bytes()) {
+            search.block(&marks, &mut found);
+        }
+        search.end(&mut found);
         found
             .iter()
             .map(|found| text.get(found.range.clone()).unwrap())
@@ -219,5 +273,30 @@ mod tests {
         assert_eq!(cards("x 4111 1111 1", true), ["4111 1111 1"]);
         assert_eq!(cards("x 411111", true), Vec::<&str>::new());
         assert_eq!(cards("x 17000000", true), Vec::<&str>::new());
+    }
+
+    proptest! {
+        #[test]
+        fn the_number_is_found_wherever_it_stands(
+            pieces in proptest::collection::vec(("[ 0-9a-z.-]{0,70}", 0..3_usize, "[ 0-9-]{0,30}"), 0..5),
+            cut: bool,
+        ) {
+            let numbers = ["", "4111111111111111", "4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1"];
+            let text: String = pieces.iter().map(|(before, number, behind)| format!("{before}{}{behind}", numbers[*number])).collect();
+            let bytes = text.as_bytes();
+            let (mut expected, mut until) = (Vec::new(), 0);
+            for digit in 0..bytes.len() {
+                if digit >= until && is_digit(bytes, digit) {
+                    let run = around(bytes, digit);
+                    until = run.end;
+                    let cut = cut && run.end == bytes.len();
+                    if run.len() >= if cut { LEAST_CUT } else { LEAST } {
+                        of_run(bytes, run, cut, &mut expected);
+                    }
+                }
+            }
+            let expected: Vec<_> = expected.iter().map(|found| text.get(found.range.clone()).unwrap()).collect();
+            prop_assert_eq!(cards(&text, cut), expected);
+        }
     }
 }

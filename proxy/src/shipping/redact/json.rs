@@ -16,6 +16,7 @@ use memchr::memchr2;
 
 use super::edits::Edits;
 use super::escape;
+use super::marks::Ends;
 use super::patterns::{Around, run};
 use super::trail::Rule;
 use super::{REDACTED_STRING, SHORT, Scope};
@@ -61,6 +62,7 @@ struct Walk<'t, 's> {
     scope: &'s Scope<'s>,
     text: &'t str,
     bytes: &'t [u8],
+    ends: Ends<'t>,
     at: usize,
     cut: bool,
     level: u8,
@@ -84,6 +86,7 @@ impl<'t, 's> Walk<'t, 's> {
             scope,
             text,
             bytes: text.as_bytes(),
+            ends: Ends::new(text.as_bytes()),
             at: 0,
             cut,
             level,
@@ -146,22 +149,23 @@ impl<'t, 's> Walk<'t, 's> {
             return self.close(byte);
         }
         let start = self.at;
-        let (inner, end) = match byte {
-            b'"' | b'\'' => {
-                let string = string(self.bytes, start, byte);
-                (string.inner, string.end)
-            }
+        let key = match byte {
+            b'"' | b'\'' => self.quoted(byte),
             _ => {
                 let bare = run(self.bytes, start, |byte| {
                     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'$')
                 });
-                (bare.clone(), bare.end)
+                Quoted {
+                    end: bare.end,
+                    inner: bare,
+                    escapes: false,
+                }
             }
         };
-        if end == start {
+        if key.end == start {
             return None;
         }
-        self.at = end;
+        self.at = key.end;
         let Some(byte) = self.next() else {
             return Some(());
         };
@@ -170,23 +174,42 @@ impl<'t, 's> Walk<'t, 's> {
             return None;
         }
         self.at += 1;
-        self.key = inner;
-        self.judge();
+        self.judge(key);
         self.expect = Expect::Value;
         Some(())
     }
 
     /// Finds the rule for the value behind `key`.
-    fn judge(&mut self) {
+    fn judge(&mut self, key: Quoted) {
+        self.key = key.inner;
         let raw = self.text.get(self.key.clone()).unwrap_or_default();
-        let key = if raw.contains('\\') {
+        let name = if key.escapes {
             Cow::Owned(escape::undone(raw))
         } else {
             Cow::Borrowed(raw)
         };
-        self.rule = self.scope.name(key.as_bytes());
-        let on = self.step(|step| matches!(step, Step::Key(name) if name.to_lowercase() == key.to_lowercase()));
-        self.rule = self.rule.or(on);
+        self.rule = self.scope.name(name.as_bytes());
+        if !self.progress.is_empty() {
+            let on = self.step(|step| matches!(step, Step::Key(key) if key.to_lowercase() == name.to_lowercase()));
+            self.rule = self.rule.or(on);
+        }
+    }
+
+    /// The string that begins here.
+    #[inline]
+    fn quoted(&mut self, quote: u8) -> Quoted {
+        let start = self.at + 1;
+        if quote == b'"'
+            && let Some(end) = self.ends.next(start)
+            && self.bytes.get(end) == Some(&quote)
+        {
+            return Quoted {
+                inner: start..end,
+                end: end + 1,
+                escapes: false,
+            };
+        }
+        string(self.bytes, self.at, quote)
     }
 
     /// Follows the paths one level down; gives the one that ends here.
@@ -269,7 +292,7 @@ impl<'t, 's> Walk<'t, 's> {
 
     fn string(&mut self, quote: u8) {
         let start = self.at;
-        let string = string(self.bytes, start, quote);
+        let string = self.quoted(quote);
         self.at = string.end;
         if let Some(rule) = self.taken_out() {
             if !string.inner.is_empty() {
@@ -323,7 +346,7 @@ struct Quoted {
     escapes: bool,
 }
 
-/// The string whose opening quote is at `start`.
+/// The string whose opening quote is at `start`, with whatever escapes.
 fn string(bytes: &[u8], start: usize, quote: u8) -> Quoted {
     let mut at = start + 1;
     let mut escapes = false;

@@ -10,12 +10,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use aho_corasick::{AhoCorasick, BuildError, Match, packed};
-use memchr::{memchr2_iter, memmem, memrchr};
+use memchr::{memmem, memrchr};
 
 use super::REDACTED;
 use super::cards;
 use super::edits::Edits;
+use super::marks::{self, ANCHORS};
 use super::pairs;
 use super::trail::{Rule, Trail};
 
@@ -48,7 +48,7 @@ enum Shape {
 }
 
 /// What secrets begin with, the name of the pattern, and how they go on.
-/// So few that a vectorised search takes them all.
+/// At most 32, of two bytes at least.
 const BEGINNINGS: [(&str, &str, Shape); 31] = [
     ("eyJ", "jwt", Shape::Jwt),
     ("-----BEGIN ", "pem", Shape::Pem),
@@ -89,91 +89,121 @@ const CUT_KEY: usize = 4;
 /// Fewer characters behind `Bearer` are prose.
 const CREDENTIALS: usize = 6;
 
-/// The patterns, ready to search for.
-#[derive(Debug)]
-pub(super) struct Patterns {
-    beginnings: Beginnings,
+/// Where in each of [`BEGINNINGS`] its anchor stands: the first of [`ANCHORS`] that has a byte before it.
+const PLACES: [usize; BEGINNINGS.len()] = places();
+
+const fn places() -> [usize; BEGINNINGS.len()] {
+    let mut places = [1; BEGINNINGS.len()];
+    let mut number = 0;
+    while number < BEGINNINGS.len() {
+        let text = BEGINNINGS[number].0.as_bytes();
+        while !is_anchor(text[places[number]]) {
+            places[number] += 1;
+        }
+        number += 1;
+    }
+    places
 }
 
-/// Searches for [`BEGINNINGS`]: vectorised where the machine can.
-#[derive(Debug)]
-enum Beginnings {
-    Packed(packed::Searcher),
-    Automaton(AhoCorasick),
+const fn is_anchor(byte: u8) -> bool {
+    let mut place = 0;
+    while place < ANCHORS.len() {
+        if ANCHORS[place] == byte {
+            return true;
+        }
+        place += 1;
+    }
+    false
 }
 
-impl Beginnings {
-    fn each(&self, text: &[u8], each: impl FnMut(Match)) {
-        match self {
-            Self::Packed(searcher) => searcher.find_iter(text).for_each(each),
-            Self::Automaton(automaton) => automaton.find_iter(text).for_each(each),
-        }
+/// For each byte, which of [`BEGINNINGS`] have it as their anchor, and which have it right before that: a bit each.
+static AT_ANCHOR: [u32; 256] = beginnings_by(0);
+static BEFORE_ANCHOR: [u32; 256] = beginnings_by(1);
+
+const fn beginnings_by(before: usize) -> [u32; 256] {
+    let mut which = [0; 256];
+    let mut number = 0;
+    while number < BEGINNINGS.len() {
+        which[BEGINNINGS[number].0.as_bytes()[PLACES[number] - before] as usize] |= 1 << number;
+        number += 1;
     }
+    which
 }
 
-impl Patterns {
-    pub(super) fn new() -> Result<Self, BuildError> {
-        let texts = BEGINNINGS.iter().map(|(beginning, _, _)| beginning);
-        let beginnings = match packed::Searcher::new(texts.clone()) {
-            Some(searcher) => Beginnings::Packed(searcher),
-            None => Beginnings::Automaton(AhoCorasick::new(texts)?),
-        };
-        Ok(Self { beginnings })
+/// The text without what looks like a secret.
+pub(super) fn redact<'t>(names: &pairs::Names<'_>, text: Cow<'t, str>, around: Around, trail: &Trail) -> Cow<'t, str> {
+    let found = find(names, text.as_bytes(), around);
+    if found.is_empty() {
+        return text;
     }
-
-    /// The text without what looks like a secret.
-    pub(super) fn redact<'t>(
-        &self,
-        names: &pairs::Names<'_>,
-        text: Cow<'t, str>,
-        around: Around,
-        trail: &Trail,
-    ) -> Cow<'t, str> {
-        let found = self.find(names, text.as_bytes(), around);
-        if found.is_empty() {
-            return text;
+    let mut edits = Edits::new(&text);
+    let mut until = 0;
+    for one in &found {
+        trail.note(one.name, &one.rule);
+        let start = one.range.start.max(until);
+        if one.range.end > start {
+            // What overlaps the last one is a part of the same secret.
+            edits.replace(
+                start..one.range.end,
+                if one.range.start < until { "" } else { REDACTED },
+            );
+            until = one.range.end;
         }
-        let mut edits = Edits::new(&text);
-        let mut until = 0;
-        for one in &found {
-            trail.note(one.name, &one.rule);
-            let start = one.range.start.max(until);
-            if one.range.end > start {
-                // What overlaps the last one is a part of the same secret.
-                edits.replace(
-                    start..one.range.end,
-                    if one.range.start < until { "" } else { REDACTED },
-                );
-                until = one.range.end;
-            }
-        }
-        Cow::Owned(edits.finish(text.len()).into_owned())
     }
+    Cow::Owned(edits.finish(text.len()).into_owned())
+}
 
-    /// What looks like a secret, in the order of the text. May overlap.
-    pub(super) fn find<'t>(&self, names: &pairs::Names<'t>, text: &'t [u8], around: Around) -> Vec<Found<'t>> {
-        let mut found = Vec::new();
-        self.beginnings.each(text, |beginning| {
-            let Some((_, pattern, shape)) = BEGINNINGS.get(beginning.pattern().as_usize()) else {
-                return;
-            };
-            let range = shape.range(text, beginning.start(), beginning.end(), around);
-            found.extend(range.map(|range| Found {
-                range,
-                rule: Rule::Pattern(pattern),
-                name: b"",
-            }));
-        });
-        cards::find(text, around.cut, &mut found);
-        for at in memchr2_iter(b'=', b':', text) {
-            // Behind a key the structure has judged.
-            if around.json && at.checked_sub(1).and_then(|at| text.get(at)) == Some(&b'"') {
-                continue;
-            }
+/// What looks like a secret, in the order of the text. May overlap.
+pub(super) fn find<'t>(names: &pairs::Names<'t>, text: &'t [u8], around: Around) -> Vec<Found<'t>> {
+    let mut found = Vec::new();
+    let mut cards = cards::Search::new(text, around.cut);
+    // Whether the last block ends with a quote.
+    let mut quoted = 0;
+    for marks in marks::blocks(text) {
+        for at in marks.places(marks.anchors) {
+            begun(text, at, around, &mut found);
+        }
+        // What is behind a quote is behind a key that the structure has judged.
+        let behind_quotes = if around.json { marks.quotes << 1 | quoted } else { 0 };
+        quoted = marks.quotes >> 63;
+        for at in marks.places(marks.separators & !behind_quotes) {
             found.extend(pairs::value(names, text, at, around));
         }
-        found.sort_by_key(|found| found.range.start);
-        found
+        cards.block(&marks, &mut found);
+    }
+    cards.end(&mut found);
+    found.sort_by_key(|found| found.range.start);
+    found
+}
+
+/// Adds the secrets that begin around the anchor at `at`.
+#[inline]
+fn begun(text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
+    let Some([before, anchor]) = at.checked_sub(1).and_then(|before| text.get(before..=at)) else {
+        return;
+    };
+    let mut which = BEFORE_ANCHOR[usize::from(*before)] & AT_ANCHOR[usize::from(*anchor)];
+    while which != 0 {
+        begins(which.trailing_zeros() as usize, text, at, around, found);
+        which &= which - 1;
+    }
+}
+
+/// Adds the secret that begins with one of [`BEGINNINGS`], if it is there.
+#[inline(never)]
+fn begins(number: usize, text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
+    let (beginning, pattern, shape) = BEGINNINGS[number];
+    let Some(start) = at.checked_sub(PLACES[number]) else {
+        return;
+    };
+    let rest = text.get(start..).unwrap_or_default();
+    if rest.starts_with(beginning.as_bytes()) {
+        let range = shape.range(text, start, start + beginning.len(), around);
+        found.extend(range.map(|range| Found {
+            range,
+            rule: Rule::Pattern(pattern),
+            name: b"",
+        }));
     }
 }
 
@@ -271,4 +301,56 @@ pub(super) fn run(text: &[u8], start: usize, such: impl Fn(u8) -> bool) -> Range
     let rest = text.get(start..).unwrap_or_default();
     let len = rest.iter().position(|byte| !such(*byte)).unwrap_or(rest.len());
     start..start + len
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::judged::Judged;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn each_beginning_has_its_anchor() {
+        for ((beginning, ..), place) in BEGINNINGS.iter().zip(PLACES) {
+            assert!(ANCHORS.contains(&beginning.as_bytes()[place]), "{beginning}");
+        }
+    }
+
+    proptest! {
+        /// A piece is some letters, and one of the beginnings with what makes it a secret or doesn't.
+        #[test]
+        fn what_has_a_shape_is_found_wherever_it_stands(
+            pieces in proptest::collection::vec(
+                ("[ a-z\":./_-]{0,70}", 0..BEGINNINGS.len(), "[ -/:]{0,1}[A-Za-z0-9_.@-]{0,45}"), 0..6,
+            ),
+            cut: bool,
+        ) {
+            let mut text = String::new();
+            for (before, number, behind) in &pieces {
+                text.extend([before, BEGINNINGS[*number].0, behind]);
+            }
+            let around = Around { json: false, cut };
+            let mut expected = Vec::new();
+            for start in 0..text.len() {
+                for (beginning, pattern, shape) in BEGINNINGS {
+                    if text.as_bytes()[start..].starts_with(beginning.as_bytes()) {
+                        let range = shape.range(text.as_bytes(), start, start + beginning.len(), around);
+                        expected.extend(range.map(|range| (range.start, range.end, pattern)));
+                    }
+                }
+            }
+            let judged = Judged::default();
+            let names = pairs::Names { configured: &[], judged: &judged };
+            let mut found: Vec<_> = find(&names, text.as_bytes(), around)
+                .into_iter()
+                .filter_map(|found| match found.rule {
+                    Rule::Pattern(pattern) if pattern != "card" => Some((found.range.start, found.range.end, pattern)),
+                    _ => None,
+                })
+                .collect();
+            expected.sort_unstable();
+            found.sort_unstable();
+            prop_assert_eq!(found, expected);
+        }
+    }
 }

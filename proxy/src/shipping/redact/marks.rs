@@ -1,0 +1,203 @@
+//! Where in a text a secret may be: the bytes that tell are looked for in 64 at a time, a bit each.
+//!
+//! Invariant: what is marked is what stands there, wherever the text's blocks begin and end
+//! (`each_byte_is_marked_for_what_it_is`).
+
+use wide::u8x16;
+
+/// Bytes that are looked at together, in lanes.
+const BLOCK: usize = 64;
+const LANE: usize = 16;
+
+/// The bytes by which the patterns' beginnings are found: each holds one of them, and few other texts do.
+pub(super) const ANCHORS: [u8; 8] = *b"_-/. IJx";
+
+/// What stands in 64 bytes of a text; the lowest bit is the first byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Marks {
+    /// Where in the text they begin.
+    pub(super) from: usize,
+    /// One of [`ANCHORS`].
+    pub(super) anchors: u64,
+    /// `=` or `:`.
+    pub(super) separators: u64,
+    /// `"`.
+    pub(super) quotes: u64,
+    /// A digit.
+    pub(super) digits: u64,
+    /// What joins the groups of a card number: a blank or a hyphen.
+    pub(super) joints: u64,
+}
+
+/// The blocks of a text.
+pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = Marks> {
+    let (whole, rest) = text.as_chunks::<BLOCK>();
+    let last = (!rest.is_empty()).then(|| Marks::of(&padded(rest), whole.len() * BLOCK));
+    let whole = whole.iter().enumerate();
+    whole
+        .map(|(number, block)| Marks::of(block, number * BLOCK))
+        .chain(last)
+}
+
+impl Marks {
+    fn of(block: &[u8; BLOCK], from: usize) -> Self {
+        let mut marks = Self {
+            from,
+            ..Self::default()
+        };
+        let (lanes, _) = block.as_chunks::<LANE>();
+        for (number, lane) in lanes.iter().enumerate() {
+            marks.look(u8x16::new(*lane), number * LANE);
+        }
+        marks
+    }
+
+    #[inline(always)]
+    fn look(&mut self, lane: u8x16, shift: usize) {
+        let is = |byte| lane.simd_eq(u8x16::splat(byte));
+        let bits = |mask: u8x16| u64::from(mask.to_bitmask()) << shift;
+        let [underscore, hyphen, slash, dot, blank, i, j, x] = ANCHORS.map(is);
+        let joints = hyphen | blank;
+        self.joints |= bits(joints);
+        self.anchors |= bits(joints | underscore | slash | dot | i | j | x);
+        self.separators |= bits(is(b'=') | is(b':'));
+        self.quotes |= bits(is(b'"'));
+        self.digits |= bits((lane - u8x16::splat(b'0')).simd_lt(u8x16::splat(10)));
+    }
+
+    /// The places in the text of the bits of a mask of these marks.
+    pub(super) fn places(&self, mask: u64) -> impl Iterator<Item = usize> + use<> {
+        let (from, mut rest) = (self.from, mask);
+        std::iter::from_fn(move || {
+            let place = (rest != 0).then(|| from + rest.trailing_zeros() as usize);
+            rest &= rest.wrapping_sub(1);
+            place
+        })
+    }
+}
+
+/// Where the strings of a text end: the next `"` or `\\`.
+#[derive(Debug)]
+pub(super) struct Ends<'t> {
+    text: &'t [u8],
+    /// Where the block begins that was looked at last, and its ends.
+    from: usize,
+    ends: u64,
+}
+
+impl<'t> Ends<'t> {
+    pub(super) fn new(text: &'t [u8]) -> Self {
+        let mut ends = Self { text, from: 0, ends: 0 };
+        ends.look();
+        ends
+    }
+
+    /// The first at or behind `at`, which is never before the last one that was found.
+    #[inline]
+    pub(super) fn next(&mut self, at: usize) -> Option<usize> {
+        let mut passed = at.checked_sub(self.from)?;
+        if passed >= BLOCK {
+            self.from += passed - passed % BLOCK;
+            passed %= BLOCK;
+            self.look();
+        }
+        let mut ends = self.ends >> passed << passed;
+        while ends == 0 {
+            self.from += BLOCK;
+            self.look();
+            if self.from >= self.text.len() {
+                return None;
+            }
+            ends = self.ends;
+        }
+        Some(self.from + ends.trailing_zeros() as usize)
+    }
+
+    fn look(&mut self) {
+        let rest = self.text.get(self.from..).unwrap_or_default();
+        self.ends = match rest.first_chunk() {
+            Some(block) => Self::of(block),
+            None => Self::of(&padded(rest)),
+        };
+    }
+
+    #[inline(always)]
+    fn of(block: &[u8; BLOCK]) -> u64 {
+        let (lanes, _) = block.as_chunks::<LANE>();
+        let of_lane = |lane: &[u8; LANE]| {
+            let lane = u8x16::new(*lane);
+            let ends = lane.simd_eq(u8x16::splat(b'"')) | lane.simd_eq(u8x16::splat(b'\\'));
+            u64::from(ends.to_bitmask())
+        };
+        lanes.iter().rev().fold(0, |ends, lane| ends << LANE | of_lane(lane))
+    }
+}
+
+/// Less than a block, with zeros behind it.
+fn padded(rest: &[u8]) -> [u8; BLOCK] {
+    let mut block = [0; BLOCK];
+    if let Some(front) = block.get_mut(..rest.len()) {
+        front.copy_from_slice(rest);
+    }
+    block
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_byte_is_marked_for_what_it_is() {
+        let bytes: Vec<u8> = (0..=255).collect();
+        for (before, after) in (0..70).flat_map(|before| (0..70).map(move |after| (before, after))) {
+            let text = [&vec![b'~'; before], bytes.as_slice(), &vec![b'~'; after]].concat();
+            let mut told = vec![Vec::new(); 5];
+            for (number, marks) in blocks(&text).enumerate() {
+                assert_eq!(marks.from, number * BLOCK);
+                let masks = [
+                    marks.anchors,
+                    marks.separators,
+                    marks.quotes,
+                    marks.digits,
+                    marks.joints,
+                ];
+                for (told, mask) in told.iter_mut().zip(masks) {
+                    told.extend(marks.places(mask).map(|at| text[at]));
+                }
+            }
+            assert_eq!(
+                told,
+                [
+                    b" -./IJ_x".to_vec(),
+                    b":=".to_vec(),
+                    b"\"".to_vec(),
+                    b"0123456789".to_vec(),
+                    b" -".to_vec()
+                ]
+            );
+        }
+    }
+
+    #[test]
+    fn each_end_is_found_from_each_place() {
+        for length in 0..200 {
+            let text: Vec<u8> = (0..length)
+                .map(|at| if at * at % 31 == 5 { b"\"\\"[at % 2] } else { b'~' })
+                .collect();
+            for step in 1..90 {
+                let mut ends = Ends::new(&text);
+                let mut last = 0;
+                for at in (0..length + 5).step_by(step) {
+                    let at = at.max(last);
+                    let expected = text
+                        .iter()
+                        .skip(at)
+                        .position(|byte| *byte != b'~')
+                        .map(|behind| at + behind);
+                    assert_eq!(ends.next(at), expected);
+                    last = expected.unwrap_or(last);
+                }
+            }
+        }
+    }
+}
