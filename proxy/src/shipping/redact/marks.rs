@@ -30,6 +30,7 @@ pub(super) struct Marks {
 }
 
 /// The blocks of a text.
+#[inline]
 pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = Marks> {
     let (whole, rest) = text.as_chunks::<BLOCK>();
     let last = (!rest.is_empty()).then(|| Marks::of(&padded(rest), whole.len() * BLOCK));
@@ -40,32 +41,35 @@ pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = Marks> {
 }
 
 impl Marks {
+    #[inline(always)]
     fn of(block: &[u8; BLOCK], from: usize) -> Self {
         let mut marks = Self {
             from,
             ..Self::default()
         };
         let (lanes, _) = block.as_chunks::<LANE>();
-        for (number, lane) in lanes.iter().enumerate() {
-            marks.look(u8x16::new(*lane), number * LANE);
+        for lane in lanes.iter().rev() {
+            marks.look(u8x16::new(*lane));
         }
         marks
     }
 
+    /// Adds a lane, from the last to the first.
     #[inline(always)]
-    fn look(&mut self, lane: u8x16, shift: usize) {
+    fn look(&mut self, lane: u8x16) {
         let is = |byte| lane.simd_eq(u8x16::splat(byte));
-        let bits = |mask: u8x16| u64::from(mask.to_bitmask()) << shift;
-        let [underscore, hyphen, slash, dot, blank, i, j, x] = ANCHORS.map(is);
-        let joints = hyphen | blank;
-        self.joints |= bits(joints);
-        self.anchors |= bits(joints | underscore | slash | dot | i | j | x);
-        self.separators |= bits(is(b'=') | is(b':'));
-        self.quotes |= bits(is(b'"'));
-        self.digits |= bits((lane - u8x16::splat(b'0')).simd_lt(u8x16::splat(10)));
+        let add = |marks: &mut u64, mask: u8x16| *marks = *marks << LANE | u64::from(mask.to_bitmask());
+        let joints = is(b'-') | is(b' ');
+        let anchors = joints | is(b'_') | is(b'/') | is(b'.') | is(b'I') | is(b'J') | is(b'x');
+        add(&mut self.joints, joints);
+        add(&mut self.anchors, anchors);
+        add(&mut self.separators, is(b'=') | is(b':'));
+        add(&mut self.quotes, is(b'"'));
+        add(&mut self.digits, (lane - u8x16::splat(b'0')).simd_lt(u8x16::splat(10)));
     }
 
     /// The places in the text of the bits of a mask of these marks.
+    #[inline]
     pub(super) fn places(&self, mask: u64) -> impl Iterator<Item = usize> + use<> {
         let (from, mut rest) = (self.from, mask);
         std::iter::from_fn(move || {
