@@ -97,6 +97,9 @@ fn rpc_message<'a>(exchange: &Exchange<'a>, redaction: &Applied<'_>) -> Option<C
     Some(Cow::Owned(redaction.text(&text).into_owned()))
 }
 
+/// More header fields than most messages have.
+const FIELDS: usize = 16;
+
 /// The record's keys for a message's fields and its body.
 type Keys = (&'static str, &'static str);
 const REQUEST: Keys = ("http.request.header", "http.request.body.content");
@@ -114,8 +117,10 @@ fn message<'a>(
         let value = redaction.at(header_key).header(&name, value);
         (name, value)
     };
+    let mut headers = Vec::with_capacity(FIELDS);
+    headers.extend(fields.iter().map(header));
     Message {
-        headers: fields.iter().map(header).collect(),
+        headers,
         headers_omitted: 0,
         body: body::record(body, fields, redaction.at(body_key), policy),
     }

@@ -3,6 +3,7 @@
 //! | File | What it knows |
 //! |---|---|
 //! | `names`, `judged` | the one list of names whose values are secrets, and which were looked up of late |
+//! | `known` | which values were searched of late, and nothing found |
 //! | `patterns`, `cards`, `pairs`, `marks` | secrets that are known by their shape, in any text |
 //! | `headers`, `parameters` | header fields; queries, forms, paths and URLs |
 //! | `json`, `markup`, `multipart` | bodies with a structure |
@@ -15,6 +16,8 @@
 //! - Nothing of the input is logged.
 
 use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::generation::policy::Policy;
 use crate::queue::feed::Feed;
@@ -26,6 +29,7 @@ mod escape;
 mod headers;
 mod json;
 mod judged;
+mod known;
 mod marks;
 mod markup;
 mod multipart;
@@ -36,6 +40,7 @@ mod patterns;
 mod trail;
 
 use judged::Judged;
+use known::KnownClean;
 use pairs::Names;
 use patterns::Around;
 pub use trail::{Finding, RuleKind, Tally};
@@ -54,12 +59,15 @@ const LEVELS: u8 = 4;
 #[derive(Debug, Default)]
 pub struct Redactor {
     judged: Judged,
+    clean: KnownClean,
     trail: Trail,
 }
 
 /// The rules that a configuration adds to the built-in ones.
 #[derive(Debug)]
 pub struct Rules {
+    /// Tells them from all others of this process.
+    id: u64,
     /// Header names, lower case.
     headers: Vec<String>,
     /// Names, as written and flat.
@@ -71,7 +79,9 @@ pub struct Rules {
 impl Rules {
     /// Those of `redaction`.
     pub fn new(redaction: &Redaction) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let mut rules = Self {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             headers: redaction.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             names: Vec::new(),
             paths: Vec::new(),
@@ -111,6 +121,7 @@ impl Redactor {
         Applied(policy.redaction().map(|rules| Scope {
             rules,
             judged: &self.judged,
+            clean: &self.clean,
             trail: &self.trail,
         }))
     }
@@ -182,7 +193,7 @@ impl Applied<'_> {
 
     /// The value of a header field; `name` is in lower case.
     pub fn header<'t>(&self, name: &str, value: &'t [u8]) -> Cow<'t, str> {
-        self.lossy(value, |scope, text| headers::redact(scope, name, text))
+        self.unless_known(name, value, |scope, text| headers::redact(scope, name, text))
     }
 
     /// A query string.
@@ -197,7 +208,8 @@ impl Applied<'_> {
 
     /// Text that a client chose: its user agent, its request id.
     pub fn text<'t>(&self, text: &'t [u8]) -> Cow<'t, str> {
-        self.lossy(text, |scope, text| scope.text(Cow::Borrowed(text), false))
+        // No field has no name.
+        self.unless_known("", text, |scope, text| scope.text(Cow::Borrowed(text), false))
     }
 
     /// A body's text; `cut` when it goes on behind its end.
@@ -229,6 +241,26 @@ impl Applied<'_> {
         })
     }
 
+    /// As [`Self::lossy`]; what was found clean under this name before is not searched again.
+    fn unless_known<'t>(
+        &self,
+        name: &str,
+        bytes: &'t [u8],
+        redact: impl for<'x> Fn(&Scope<'_>, &'x str) -> Cow<'x, str>,
+    ) -> Cow<'t, str> {
+        let Some((scope, text)) = self.0.as_ref().zip(std::str::from_utf8(bytes).ok()) else {
+            return self.lossy(bytes, redact);
+        };
+        if scope.clean.knows(scope.rules.id, name, bytes) {
+            return Cow::Borrowed(text);
+        }
+        let redacted = redact(scope, text);
+        if matches!(redacted, Cow::Borrowed(same) if std::ptr::eq(same, text)) {
+            scope.clean.note(scope.rules.id, name, bytes);
+        }
+        redacted
+    }
+
     /// The bytes as text, redacted; what is no UTF-8 in them is replaced.
     fn lossy<'t>(&self, bytes: &'t [u8], redact: impl for<'x> Fn(&Scope<'_>, &'x str) -> Cow<'x, str>) -> Cow<'t, str> {
         let text = String::from_utf8_lossy(bytes);
@@ -248,6 +280,7 @@ impl Applied<'_> {
 struct Scope<'r> {
     rules: &'r Rules,
     judged: &'r Judged,
+    clean: &'r KnownClean,
     trail: &'r Trail,
 }
 
@@ -255,6 +288,11 @@ impl<'r> Scope<'r> {
     /// The rule that makes a name secret.
     fn name(&self, name: &[u8]) -> Option<Rule<'r>> {
         self.names().rule(name)
+    }
+
+    /// The same for a name that stands in a text.
+    fn name_at(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
+        self.names().rule_at(text, name)
     }
 
     fn names(&self) -> Names<'r> {

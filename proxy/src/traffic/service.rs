@@ -59,7 +59,8 @@ pub struct Proxy {
 /// What one request carries through the phases.
 #[derive(Debug, Default)]
 pub struct Ctx {
-    capture: Option<Capture>,
+    /// Boxed: pingora keeps this value in futures that are copied for each request.
+    capture: Option<Box<Capture>>,
     /// The last byte of the answer has passed.
     answered: bool,
     /// Whether this request's body gets on, if somebody looks.
@@ -141,7 +142,7 @@ impl Proxy {
             &head,
         );
         Ctx {
-            capture: Some(capture),
+            capture: Some(Box::new(capture)),
             send_trace: decision.send,
             keep_state: decision.keep_state,
             answered: false,
@@ -277,7 +278,7 @@ impl ProxyHttp for Proxy {
     }
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        let attempt = ctx.capture.as_ref().map_or(0, Capture::attempts);
+        let attempt = ctx.capture.as_ref().map_or(0, |capture| capture.attempts());
         let asks = asks(session);
         let (generation, target) = self
             .way(ctx)
@@ -415,7 +416,7 @@ impl ProxyHttp for Proxy {
         mut error: Box<Error>,
     ) -> Box<Error> {
         // Nothing was sent: another address of the same name may serve.
-        let tried = ctx.capture.as_ref().map_or(0, Capture::attempts) as usize;
+        let tried = ctx.capture.as_ref().map_or(0, |capture| capture.attempts()) as usize;
         let addresses = self.way(ctx).map_or(0, |(_, target)| target.addresses());
         error.set_retry(tried < addresses);
         error

@@ -182,15 +182,15 @@ impl<'t, 's> Walk<'t, 's> {
     /// Finds the rule for the value behind `key`.
     fn judge(&mut self, key: Quoted) {
         self.key = key.inner;
-        let raw = self.text.get(self.key.clone()).unwrap_or_default();
-        let name = if key.escapes {
-            Cow::Owned(escape::undone(raw))
-        } else {
-            Cow::Borrowed(raw)
+        let raw = || self.text.get(self.key.clone()).unwrap_or_default();
+        let undone = key.escapes.then(|| escape::undone(raw()));
+        self.rule = match &undone {
+            Some(name) => self.scope.name(name.as_bytes()),
+            None => self.scope.name_at(self.bytes, self.key.clone()),
         };
-        self.rule = self.scope.name(name.as_bytes());
         if !self.progress.is_empty() {
-            let on = self.step(|step| matches!(step, Step::Key(key) if key.to_lowercase() == name.to_lowercase()));
+            let name = undone.unwrap_or_else(|| raw().to_owned()).to_lowercase();
+            let on = self.step(|step| matches!(step, Step::Key(key) if key.to_lowercase() == name));
             self.rule = self.rule.or(on);
         }
     }

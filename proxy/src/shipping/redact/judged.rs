@@ -5,6 +5,7 @@
 //! - A name is judged as by [`names::secret`], remembered or not (`what_is_remembered_is_what_was_judged`).
 
 use std::cell::RefCell;
+use std::ops::Range;
 
 use super::names;
 
@@ -28,24 +29,27 @@ impl Default for Judged {
 }
 
 impl Judged {
-    /// The entry of the list of secret names that makes `name` one.
-    pub(super) fn secret(&self, name: &[u8]) -> Option<&'static str> {
+    /// The entry of the list of secret names that makes a name of a text one.
+    pub(super) fn secret(&self, text: &[u8], name: Range<usize>) -> Option<&'static str> {
         let mut places = self.0.borrow_mut();
-        let Some((short, place)) = Short::of(name).and_then(|short| Some((short, places.get_mut(short.place())?)))
-        else {
-            return names::secret(name);
+        let short = Short::of(text, name.clone());
+        let Some((short, place)) = short.and_then(|short| Some((short, places.get_mut(short.place())?))) else {
+            return names::secret(text.get(name).unwrap_or_default());
         };
         if place.name != short {
             *place = Place {
                 name: short,
-                word: names::secret(name),
+                word: names::secret(text.get(name).unwrap_or_default()),
             };
         }
         place.word
     }
 }
 
-/// A name of at most 32 bytes in machine words that may overlap: with its length they tell all of its bytes.
+/// The bytes of a longer name are not remembered.
+const LONGEST: usize = 32;
+
+/// A name in machine words, with zeros behind it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Short {
     words: [u64; 4],
@@ -53,25 +57,23 @@ struct Short {
 }
 
 impl Short {
-    /// `None` for a longer name, which is judged each time.
-    fn of(name: &[u8]) -> Option<Self> {
-        let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes);
-        let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
-        let words = match name.len() {
-            0..4 => [name.iter().fold(0, |word, byte| word << 8 | u64::from(*byte)), 0, 0, 0],
-            4..8 => [half(name.first_chunk()?), half(name.last_chunk()?), 0, 0],
-            8..16 => [word(name.first_chunk()?), word(name.last_chunk()?), 0, 0],
-            16..=32 => {
-                let (front, back) = (name.first_chunk::<16>()?, name.last_chunk::<16>()?);
-                [
-                    word(front.first_chunk()?),
-                    word(front.last_chunk()?),
-                    word(back.first_chunk()?),
-                    word(back.last_chunk()?),
-                ]
+    /// `None` for a longer name, which is judged each time. Names of any length are read alike: a branch by length would be
+    /// mispredicted most of the time.
+    #[inline]
+    fn of(text: &[u8], name: Range<usize>) -> Option<Self> {
+        let mask = MASKS.get(name.len())?;
+        let mut words = match text.get(name.start..).and_then(<[u8]>::first_chunk) {
+            Some(window) => words(window),
+            None => {
+                let mut window = [0; LONGEST];
+                let bytes = text.get(name.clone())?;
+                window.get_mut(..bytes.len())?.copy_from_slice(bytes);
+                words(&window)
             }
-            _ => return None,
         };
+        for (word, mask) in words.iter_mut().zip(mask) {
+            *word &= mask;
+        }
         Some(Self { words, len: name.len() })
     }
 
@@ -85,6 +87,28 @@ impl Short {
     }
 }
 
+fn words(window: &[u8; LONGEST]) -> [u64; 4] {
+    let (words, _) = window.as_chunks();
+    std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
+}
+
+/// For each length which bits of the words are a name's.
+static MASKS: [[u64; 4]; LONGEST + 1] = masks();
+
+const fn masks() -> [[u64; 4]; LONGEST + 1] {
+    let mut masks = [[0; 4]; LONGEST + 1];
+    let mut len = 0;
+    while len <= LONGEST {
+        let mut byte = 0;
+        while byte < len {
+            masks[len][byte / 8] |= 0xff << (byte % 8 * 8);
+            byte += 1;
+        }
+        len += 1;
+    }
+    masks
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,10 +118,14 @@ mod tests {
         #[test]
         fn what_is_remembered_is_what_was_judged(
             names in proptest::collection::vec("[ab]{0,2}(token|Pass_word|next_page_token|id|\0)?[ab]{0,32}", 1..60),
+            behind in "[ab]{0,40}",
         ) {
             let judged = Judged::default();
             for name in names.iter().chain(names.iter().rev()) {
-                prop_assert_eq!(judged.secret(name.as_bytes()), names::secret(name.as_bytes()));
+                let expected = names::secret(name.as_bytes());
+                prop_assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), expected);
+                let text = format!("key{name}{behind}");
+                prop_assert_eq!(judged.secret(text.as_bytes(), 3..3 + name.len()), expected);
             }
         }
     }

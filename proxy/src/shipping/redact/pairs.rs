@@ -23,9 +23,15 @@ const NAME_MAX: usize = 64;
 impl<'r> Names<'r> {
     /// The rule that makes a name secret.
     pub(super) fn rule(&self, name: &[u8]) -> Option<Rule<'r>> {
-        if let Some(word) = self.judged.secret(name) {
+        self.rule_at(name, 0..name.len())
+    }
+
+    /// The same for a name that stands in a text.
+    pub(super) fn rule_at(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
+        if let Some(word) = self.judged.secret(text, name.clone()) {
             return Some(Rule::Name(word));
         }
+        let name = text.get(name).unwrap_or_default();
         let own = self.configured.iter().find(|(_, flat)| names::is(flat, name));
         own.map(|(written, _)| Rule::Configured(written))
     }
@@ -61,7 +67,10 @@ pub(super) fn value<'t>(names: &Names<'t>, text: &'t [u8], at: usize, around: Ar
     } else {
         Cow::Borrowed(name)
     };
-    let rule = names.rule(&decoded)?;
+    let rule = match decoded {
+        Cow::Borrowed(_) => names.rule_at(text, end - start..end)?,
+        Cow::Owned(decoded) => names.rule(&decoded)?,
+    };
     let value = behind(text, at + 1, around.json, of_a_line(&rule))?;
     let bytes = text.get(value.clone())?;
     (!bytes.is_empty() && bytes != REDACTED.as_bytes() && bytes != b"null").then_some(Found {
