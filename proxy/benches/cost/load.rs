@@ -23,6 +23,8 @@ pub(crate) struct Load {
     pub(crate) connections: usize,
     /// Requests a second of all connections together; as many as are answered where there is none.
     pub(crate) rate: Option<u32>,
+    /// With a rate: all connections ask at the same instant, instead of one after the other.
+    pub(crate) together: bool,
 }
 
 /// What is spoken, with the proxy and behind it.
@@ -55,6 +57,7 @@ impl Load {
             protocol: Protocol::Http1,
             connections: CONNECTIONS,
             rate: None,
+            together: false,
         }
     }
 
@@ -109,12 +112,18 @@ impl Load {
 
     fn h2load(&self, to: SocketAddr, time: Duration, folder: &TempDir) -> Ran {
         let mut h2load = Command::new("h2load");
-        h2load.args([
-            "-c",
-            &self.connections.to_string(),
-            "-D",
-            &time.as_secs().max(1).to_string(),
-        ]);
+        h2load.args(["-c", &self.connections.to_string()]);
+        let seconds = time.as_secs().max(1);
+        match self.rate {
+            // A connection each millisecond: who begins together asks together, once a second all of them.
+            Some(rate) if !self.together => {
+                h2load.args(["-r", "1", "--rate-period", "1ms"]);
+                h2load.args(["-n", &(u64::from(rate) * seconds).to_string()]);
+            }
+            _ => {
+                h2load.args(["-D", &seconds.to_string()]);
+            }
+        }
         match self.protocol {
             Protocol::Http1 => h2load.arg("--h1"),
             Protocol::Http2 => h2load.args(["-m", if self.rate.is_some() { "1" } else { "8" }]),

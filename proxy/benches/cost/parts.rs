@@ -173,18 +173,30 @@ async fn memory(rig: &Rig, plan: &Plan) -> Vec<Row> {
     let mut peaks = Vec::new();
     let mut found = Vec::new();
     for _ in 0..plan.rounds.div_ceil(3) {
-        let contender = Contender::sidelog(rig, rig.upstream, &full()).await;
-        let ran = load.run(contender.address, plan.time * 5);
-        contender.rests().await;
-        #[expect(clippy::cast_precision_loss, reason = "memory of a machine")]
-        peaks.push(peak_memory_of(contender.id()) as f64 / 1e6);
-        let series = Series {
-            failed: ran.failed,
-            ..Series::default()
-        };
-        found.extend(flaws(&contender, &series).await);
+        peaks.push(peak(rig, &load, plan, &mut found).await);
     }
+    let together = Load { together: true, ..load };
+    let most = peak(rig, &together, plan, &mut found).await;
+    println!(
+        "{}\n  {most:.0} MB when all of them ask at the same instant, once a second\n",
+        MEMORY.what
+    );
     vec![row(MEMORY, Spread::of(peaks), found)]
+}
+
+/// The most memory that sidelog holds under a load, in megabytes.
+async fn peak(rig: &Rig, load: &Load, plan: &Plan, found: &mut Vec<String>) -> f64 {
+    let contender = Contender::sidelog(rig, rig.upstream, &full()).await;
+    let ran = load.run(contender.address, plan.time * 5);
+    contender.rests().await;
+    #[expect(clippy::cast_precision_loss, reason = "memory of a machine")]
+    let peak = peak_memory_of(contender.id()) as f64 / 1e6;
+    let series = Series {
+        failed: ran.failed,
+        ..Series::default()
+    };
+    found.extend(flaws(&contender, &series).await);
+    peak
 }
 
 async fn idle(rig: &Rig, plan: &Plan) -> Vec<Row> {
