@@ -45,7 +45,7 @@ pub(crate) async fn run(part: &str, rig: &Rig, plan: &Plan) -> Vec<Row> {
     match part {
         "get" => get(rig, plan).await,
         "post" => versus_bare(POST, rig, rig.upstream, &Load::post("/1k", ORDER), plan).await,
-        "large" => versus_bare(LARGE, rig, rig.upstream, &Load::get("/64k"), plan).await,
+        "large" => versus_bare(LARGE, rig, rig.upstream, &large(), plan).await,
         "h2c" => versus_bare(H2C, rig, rig.upstream_h2, &by_http2(Load::get("/1k")), plan).await,
         "grpc" => versus_bare(GRPC, rig, rig.grpc, &grpc(), plan).await,
         "latency" => latency(rig, plan).await,
@@ -135,6 +135,14 @@ fn by_http2(load: Load) -> Load {
         protocol: Protocol::Http2,
         connections: 8,
         ..load
+    }
+}
+
+/// As many as can all be recorded whole: at as many as a core carries, their bodies are left out in the end.
+fn large() -> Load {
+    Load {
+        rate: Some(1_500),
+        ..Load::get("/64k")
     }
 }
 

@@ -201,9 +201,9 @@ impl<'a> Exchange<'a> {
     }
 
     /// `client.address`: what trusted proxies say, else the peer.
-    pub fn client_address(&self) -> Option<String> {
+    pub fn client_address(&self) -> Option<IpAddr> {
         let peer = self.client.map(|peer| peer.ip().to_canonical());
-        self.forwarded_for.or(peer).map(|address| address.to_string())
+        self.forwarded_for.or(peer)
     }
 
     /// The same exchange without its bodies, which are then said to be left out for want of memory.

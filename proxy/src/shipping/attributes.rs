@@ -7,6 +7,7 @@
 //!   `no_secret_header_reaches_a_record`).
 
 use std::borrow::Cow;
+use std::fmt::{self, Write as _};
 
 use super::redact::Redactor;
 use crate::generation::Generation;
@@ -56,7 +57,7 @@ impl<'a> Attributes<'a> {
             query: query.map(|query| redaction.at("url.query").query(query)),
             server_address,
             server_port,
-            client_address: exchange.client_address(),
+            client_address: exchange.client_address().map(written),
             user_agent: user_agent.map(|agent| redaction.at("user_agent.original").text(agent)),
             upstream_address: upstream(exchange, generation),
             rpc_status: exchange.response.grpc.and_then(Grpc::status_name),
@@ -99,12 +100,21 @@ fn server(authority: &[u8]) -> (Option<Cow<'_, str>>, Option<u16>) {
 }
 
 fn upstream(exchange: &Exchange<'_>, generation: &Generation) -> Option<String> {
-    let address = exchange.upstream.map(|address| address.to_string());
+    let address = exchange.upstream.map(written);
     address.or_else(|| {
         generation
             .socket(exchange.listener, exchange.route)
             .filter(|_| exchange.attempts > 0)
     })
+}
+
+/// An address as text. They write themselves in pieces, for each of which a string that is too short would grow.
+fn written(address: impl fmt::Display) -> String {
+    let mut text = String::with_capacity(64);
+    match write!(text, "{address}") {
+        // Writing to a String doesn't fail.
+        Ok(()) | Err(fmt::Error) => text,
+    }
 }
 
 /// What failed by the answer's own word: HTTP's status, for a service from 500 and for a caller from 400, else gRPC's.

@@ -121,9 +121,14 @@ fn of_run(text: &[u8], run: Range<usize>, cut: bool, found: &mut Vec<Found<'_>>)
     let Some(bytes) = text.get(run.clone()).filter(|_| stands_alone(text, &run)) else {
         return;
     };
-    let mut starts = vec![0];
-    starts.extend((0..bytes.len()).filter(|at| !is_digit(bytes, *at)).map(|at| at + 1));
-    starts.truncate(GROUPS);
+    let mut starts = [0; GROUPS];
+    let mut groups = 1;
+    let behind_joints = (0..bytes.len()).filter(|at| !is_digit(bytes, *at)).map(|at| at + 1);
+    for (place, start) in starts.iter_mut().skip(1).zip(behind_joints) {
+        *place = start;
+        groups += 1;
+    }
+    let starts = starts.get(..groups).unwrap_or_default();
     let mut free = 0;
     for start in starts.iter().copied() {
         let ends = starts
