@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -115,10 +115,10 @@ impl Load {
         h2load.args(["-c", &self.connections.to_string()]);
         let seconds = time.as_secs().max(1);
         match self.rate {
-            // A connection each millisecond: who begins together asks together, once a second all of them.
+            // A connection each millisecond: who begins together asks together.
             Some(rate) if !self.together => {
                 h2load.args(["-r", "1", "--rate-period", "1ms"]);
-                h2load.args(["-n", &(u64::from(rate) * seconds).to_string()]);
+                h2load.args(["-n", &(u64::from(rate) * seconds).to_string(), "-N", "10s"]);
             }
             _ => {
                 h2load.args(["-D", &seconds.to_string()]);
@@ -143,12 +143,14 @@ impl Load {
             h2load.arg("--log-file").arg(&log);
             log
         });
+        let begun = Instant::now();
         let output = output_of(h2load.arg(format!("http://{to}{}", self.path)));
+        let seconds = begun.elapsed().as_secs_f64();
         let answered = number_before(&output, " 2xx").unwrap_or_else(|| panic!("h2load says something else: {output}"));
         let failed = [" failed", " 3xx", " 4xx", " 5xx"].map(|what| number_before(&output, what).unwrap_or(0));
         Ran {
             answered,
-            seconds: time.as_secs_f64(),
+            seconds,
             failed: failed.iter().sum(),
             times: times.map(times_in).unwrap_or_default(),
         }

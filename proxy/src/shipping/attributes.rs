@@ -108,7 +108,8 @@ fn upstream(exchange: &Exchange<'_>, generation: &Generation) -> Option<String> 
     })
 }
 
-/// An address as text. They write themselves in pieces, for each of which a string that is too short would grow.
+/// An address as text. `to_string` begins with an empty string, which grows with each piece that is written; 64 bytes hold the
+/// longest.
 fn written(address: impl fmt::Display) -> String {
     let mut text = String::with_capacity(64);
     match write!(text, "{address}") {

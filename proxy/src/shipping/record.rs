@@ -117,7 +117,7 @@ fn message<'a>(
         let value = redaction.at(header_key).header(&name, value);
         (name, value)
     };
-    let mut headers = Vec::with_capacity(FIELDS);
+    let mut headers = Vec::with_capacity(if fields.0.is_empty() { 0 } else { FIELDS });
     headers.extend(fields.iter().map(header));
     Message {
         headers,

@@ -9,13 +9,10 @@ use super::trail::Rule;
 
 /// The digits of a card number.
 const LEAST: usize = 13;
+const LEAST_ONES: u32 = 13;
 const MOST: usize = 19;
 /// So many digits at a cut are kept from being read: what card numbers are masked to.
 const LEAST_CUT: usize = 7;
-/// The same, for counting.
-const LEAST_ONES: u32 = 13;
-/// More groups than this are no card number.
-const GROUPS: usize = 24;
 
 /// The search for card numbers in a text, block by block.
 #[derive(Debug)]
@@ -121,36 +118,40 @@ fn of_run(text: &[u8], run: Range<usize>, cut: bool, found: &mut Vec<Found<'_>>)
     let Some(bytes) = text.get(run.clone()).filter(|_| stands_alone(text, &run)) else {
         return;
     };
-    let mut starts = [0; GROUPS];
-    let mut groups = 1;
-    let behind_joints = (0..bytes.len()).filter(|at| !is_digit(bytes, *at)).map(|at| at + 1);
-    for (place, start) in starts.iter_mut().skip(1).zip(behind_joints) {
-        *place = start;
-        groups += 1;
-    }
-    let starts = starts.get(..groups).unwrap_or_default();
-    let mut free = 0;
-    for start in starts.iter().copied() {
-        let ends = starts
-            .iter()
-            .map(|next| next.saturating_sub(1))
-            .chain([bytes.len()])
-            .filter(|end| *end > start);
-        let longest = ends
-            .filter(|end| {
-                let group = bytes.get(start..*end).unwrap_or_default();
-                is_card(group, cut && *end == bytes.len())
-            })
-            .max();
-        if let Some(end) = longest.filter(|_| start >= free) {
+    let mut start = 0;
+    while start < bytes.len() {
+        let end = longest(bytes, start, cut);
+        if let Some(end) = end {
             found.push(Found {
                 range: run.start + start..run.start + end,
                 rule: Rule::Pattern("card"),
                 name: b"",
             });
-            free = end;
+        }
+        let rest = bytes.get(end.unwrap_or(start)..).unwrap_or_default();
+        let joint = rest.iter().position(|byte| !byte.is_ascii_digit());
+        start = bytes.len() - rest.len() + joint.map_or(rest.len(), |joint| joint + 1);
+    }
+}
+
+/// Where the longest card number ends that begins with the group at `start`.
+fn longest(bytes: &[u8], start: usize, cut: bool) -> Option<usize> {
+    let (mut digits, mut count) = ([0; MOST], 0);
+    let mut longest = None;
+    for at in start..=bytes.len() {
+        match bytes.get(at).filter(|byte| byte.is_ascii_digit()) {
+            Some(byte) => {
+                let Some(place) = digits.get_mut(count) else {
+                    break;
+                };
+                *place = byte - b'0';
+                count += 1;
+            }
+            None if is_card(digits.get(..count)?, cut && at == bytes.len()) => longest = Some(at),
+            None => {}
         }
     }
+    longest
 }
 
 /// Whether neither a word nor a decimal point is around it.
@@ -162,19 +163,8 @@ fn stands_alone(text: &[u8], run: &Range<usize>) -> bool {
     !decimals && !in_word(before) && !in_word(byte(Some(run.end)))
 }
 
-fn is_card(group: &[u8], cut: bool) -> bool {
-    let mut digits = [0_u8; MOST];
-    let mut count = 0;
-    for byte in group.iter().filter(|byte| byte.is_ascii_digit()) {
-        let Some(place) = digits.get_mut(count) else {
-            return false;
-        };
-        *place = byte - b'0';
-        count += 1;
-    }
-    let Some(digits) = digits.get(..count) else {
-        return false;
-    };
+fn is_card(digits: &[u8], cut: bool) -> bool {
+    let count = digits.len();
     let begun = cut && count >= LEAST_CUT && scheme(digits).is_some();
     begun || (count >= LEAST && scheme(digits).is_some_and(|lengths| lengths.contains(&count)) && luhn(digits))
 }
@@ -248,7 +238,8 @@ mod tests {
             "30569309025904",
             "4222222222222",
         ] {
-            for before in ["", "a ", "no.: ", "\"", "12345,", "x=", "2026-01-02 "] {
+            let many = "1 ".repeat(40);
+            for before in ["", "a ", "no.: ", "\"", "12345,", "x=", "2026-01-02 ", &many] {
                 let text = format!("{before}{card} 12/27");
                 assert_eq!(cards(&text, false), [card], "{text}");
             }

@@ -7,7 +7,7 @@
 //! Invariants:
 //! - Valid JSON stays valid (`valid_json_stays_valid_and_no_marked_value_survives`).
 //! - What can't be placed ends the text: nothing behind it is kept (`what_cannot_be_placed_is_left_out`).
-//! - Nothing is copied or allocated while nothing is replaced and no string has escapes.
+//! - Nothing is copied or allocated while nothing is replaced, no string has escapes and no paths are configured.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -182,15 +182,15 @@ impl<'t, 's> Walk<'t, 's> {
     /// Finds the rule for the value behind `key`.
     fn judge(&mut self, key: Quoted) {
         self.key = key.inner;
-        let raw = || self.text.get(self.key.clone()).unwrap_or_default();
-        let undone = key.escapes.then(|| escape::undone(raw()));
+        let raw = self.text.get(self.key.clone()).unwrap_or_default();
+        let undone = key.escapes.then(|| escape::undone(raw));
         self.rule = match &undone {
             Some(name) => self.scope.name(name.as_bytes()),
             None => self.scope.name_at(self.bytes, self.key.clone()),
         };
         if !self.progress.is_empty() {
-            let name = undone.unwrap_or_else(|| raw().to_owned()).to_lowercase();
-            let on = self.step(|step| matches!(step, Step::Key(key) if key.to_lowercase() == name));
+            let name = undone.as_deref().unwrap_or(raw);
+            let on = self.step(|step| matches!(step, Step::Key(key) if key.to_lowercase() == name.to_lowercase()));
             self.rule = self.rule.or(on);
         }
     }

@@ -2,15 +2,15 @@
 //! no second search.
 //!
 //! Invariants:
-//! - Only what was searched is answered for: the same bytes in the same place, by the same rules
-//!   (`what_is_known_is_what_was_noted`).
+//! - Only what was searched is answered for: the same bytes under the same name, by the same rules
+//!   (`what_is_known_is_what_was_noted`, `what_is_remembered_is_forgotten_with_its_rules`).
 
 use std::cell::RefCell;
 
 /// Values that are remembered; a value has one place, and the last one that has it is there. A power of two.
 const PLACES: usize = 256;
-/// The bytes of a place and a value together; longer ones are searched each time.
-const LONGEST: usize = 124;
+/// The bytes of a name and its value together; longer ones are searched each time. An entry has two cache lines.
+const LONGEST: usize = 126;
 
 /// What was found clean.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl KnownClean {
     /// Whether the value was found clean under this name by these rules.
     pub(super) fn knows(&self, rules: u64, name: &str, value: &[u8]) -> bool {
         let known = self.0.borrow();
-        let entry = known.entries.get(place(name, value));
+        let entry = place(name, value).and_then(|place| known.entries.get(place));
         known.rules == rules && entry.is_some_and(|entry| entry.is(name, value))
     }
 
@@ -62,8 +62,8 @@ impl KnownClean {
             known.rules = rules;
             known.entries.fill(NONE);
         }
-        let entry = Entry::of(name, value);
-        if let (Some(entry), Some(place)) = (entry, known.entries.get_mut(place(name, value))) {
+        let place = place(name, value).and_then(|place| known.entries.get_mut(place));
+        if let (Some(place), Some(entry)) = (place, Entry::of(name, value)) {
             *place = entry;
         }
     }
@@ -74,7 +74,7 @@ impl Entry {
         let len = name.len() + value.len();
         let mut entry = Self {
             name_len: u8::try_from(name.len()).ok()?,
-            len: u8::try_from(len).ok().filter(|len| *len > 0)?,
+            len: u8::try_from(len).ok()?,
             ..NONE
         };
         let (front, back) = entry.bytes.get_mut(..len)?.split_at_mut(name.len());
@@ -89,10 +89,11 @@ impl Entry {
     }
 }
 
-/// Where a value is remembered.
-fn place(name: &str, value: &[u8]) -> usize {
-    let hash = mixed(mixed(0, name.as_bytes()), value);
-    usize::try_from(hash >> (u64::BITS - PLACES.ilog2())).unwrap_or_default()
+/// Where a value is remembered; `None` if it is none that is.
+fn place(name: &str, value: &[u8]) -> Option<usize> {
+    let fits = (1..=LONGEST).contains(&(name.len() + value.len()));
+    let hash = fits.then(|| mixed(mixed(0, name.as_bytes()), value))?;
+    usize::try_from(hash >> (u64::BITS - PLACES.ilog2())).ok()
 }
 
 /// A hash that need only be quick: who fills a place with values of their own makes others be searched again.

@@ -9,11 +9,12 @@ use wide::u8x16;
 const BLOCK: usize = 64;
 const LANE: usize = 16;
 
-/// The bytes by which the patterns' beginnings are found: each holds one of them, and few other texts do.
+/// The bytes by which the patterns' beginnings are found: behind its first byte each holds one of them. With the byte before
+/// it, that tells most other texts at once.
 pub(super) const ANCHORS: [u8; 8] = *b"_-/. IJx";
 
 /// What stands in 64 bytes of a text; the lowest bit is the first byte.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Marks {
     /// Where in the text they begin.
     pub(super) from: usize,
@@ -80,7 +81,7 @@ impl Marks {
     }
 }
 
-/// Where the strings of a text end: the next `"` or `\\`.
+/// Where the strings of a text end: the next `"` or `\`.
 #[derive(Debug)]
 pub(super) struct Ends<'t> {
     text: &'t [u8],
@@ -96,7 +97,7 @@ impl<'t> Ends<'t> {
         ends
     }
 
-    /// The first at or behind `at`, which is never before the last one that was found.
+    /// The first at or behind `at`; `None` if there is none, and may be if `at` is before the last one that was found.
     #[inline]
     pub(super) fn next(&mut self, at: usize) -> Option<usize> {
         let mut passed = at.checked_sub(self.from)?;
@@ -155,6 +156,8 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).collect();
         for (before, after) in (0..70).flat_map(|before| (0..70).map(move |after| (before, after))) {
             let text = [&vec![b'~'; before], bytes.as_slice(), &vec![b'~'; after]].concat();
+            let mut anchors = ANCHORS.to_vec();
+            anchors.sort_unstable();
             let mut told = vec![Vec::new(); 5];
             for (number, marks) in blocks(&text).enumerate() {
                 assert_eq!(marks.from, number * BLOCK);
@@ -172,7 +175,7 @@ mod tests {
             assert_eq!(
                 told,
                 [
-                    b" -./IJ_x".to_vec(),
+                    anchors,
                     b":=".to_vec(),
                     b"\"".to_vec(),
                     b"0123456789".to_vec(),

@@ -425,6 +425,25 @@ fn switched_off_nothing_is_taken_out() {
     );
 }
 
+#[test]
+fn what_is_remembered_is_forgotten_with_its_rules() {
+    let mut settings = Settings::default();
+    settings.redaction.headers = vec!["x-a".to_owned()];
+    let (old, new) = (Generation::new(1, Settings::default()), Generation::new(2, settings));
+    let redactor = Redactor::default();
+    for _ in 0..3 {
+        for (generation, of_a) in [(&old, "value"), (&new, REDACTED)] {
+            let applied = redactor.under(generation.policy(None));
+            for _ in 0..2 {
+                assert_eq!(applied.header("x-b", b"value"), "value");
+                assert_eq!(applied.text(b"value"), "value");
+                assert_eq!(applied.header("x-a", b"value"), of_a);
+                assert_eq!(applied.header("x-token", b"value"), REDACTED);
+            }
+        }
+    }
+}
+
 /// Any JSON; values under the keys `token` and `pin` are marked.
 fn any_json(marked: bool) -> BoxedStrategy<serde_json::Value> {
     use serde_json::Value;
