@@ -9,6 +9,7 @@ use super::trail::Rule;
 
 /// The digits of a card number.
 const LEAST: usize = 13;
+/// The same, as bits are counted.
 const LEAST_ONES: u32 = 13;
 const MOST: usize = 19;
 /// So many digits at a cut are kept from being read: what card numbers are masked to.

@@ -9,7 +9,7 @@ use std::cell::RefCell;
 
 /// Values that are remembered; a value has one place, and the last one that has it is there. A power of two.
 const PLACES: usize = 256;
-/// The bytes of a name and its value together; longer ones are searched each time. An entry has two cache lines.
+/// The bytes of a name and its value together; longer ones are searched each time. An entry has 128 bytes.
 const LONGEST: usize = 126;
 
 /// What was found clean.
