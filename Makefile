@@ -4,11 +4,17 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo check lint unit test fuzz outage soak bench bench-scale bench-consumer bench-tools tools clean
+.PHONY: help release demo check lint unit test fuzz outage soak bench bench-scale bench-consumer bench-tools profile tools clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
+
+# Flags that are set for other reasons stay. The path is absolute: cargo compiles each crate in a folder of its own.
+release: ## the programs in target/release, laid out by the ways that code takes under load (.cargo/release.profdata)
+	@.ci/install build
+	RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata" \
+		cargo build --locked --release -p sidelog-proxy -p sidelog-consumer -p example-upstream --bins
 
 demo: ## one exchange after another through proxy, JetStream and consumer, to look at
 	@.ci/install demo
@@ -22,7 +28,7 @@ lint:
 	cargo fmt --all --check
 	taplo fmt --check
 	typos
-	shellcheck .ci/install .ci/demo .ci/fuzz .ci/run
+	shellcheck .ci/install .ci/demo .ci/fuzz .ci/profile .ci/run
 	.ci/venv/bin/python .ci/checks/stack.py --quick
 	.ci/venv/bin/python .ci/checks/chart.py --quick
 	cargo deny --locked --log-level error check --allow unused-wrapper bans licenses sources
@@ -62,12 +68,15 @@ bench-scale: bench-tools ## how that grows with connections, bodies, header fiel
 
 bench-tools:
 	@.ci/install bench
-	cargo build --locked --release -p sidelog-proxy
+	@$(MAKE) --no-print-directory release
 	cargo build --locked --profile bare -p bare
 
-bench-consumer: tools ## what a record costs the consumer, and the memory it takes, against the targets
-	cargo build --locked --release -p sidelog-consumer --bins
-	cargo bench --locked -p sidelog-consumer --bench drain
+bench-consumer: tools release ## what a record costs the consumer, and the memory it takes, against the targets
+	SIDELOG_PROGRAMS=$(CURDIR)/target/release cargo bench --locked --profile quick -p sidelog-consumer --bench drain
+
+profile: ## train the release build anew, after changes to what is hot: half an hour on two idle cores
+	@.ci/install bench
+	@.ci/profile
 
 tools: ## install what tests and checks need
 	@.ci/install test

@@ -47,7 +47,7 @@ impl<'a> Envelope<'a> {
     ///
     /// [`DecodeError`] as [`Record::decode`](crate::Record::decode) gives it, but only for the keys that an envelope holds.
     pub fn read(line: &'a [u8]) -> Result<Self, DecodeError> {
-        if let Some(envelope) = str::from_utf8(line).ok().and_then(found::envelope) {
+        if let Some(envelope) = simdutf8::basic::from_utf8(line).ok().and_then(found::envelope) {
             return Ok(envelope);
         }
         let mut draft = Draft {

@@ -19,15 +19,16 @@ pub(crate) fn tool(name: &str) -> PathBuf {
     path
 }
 
-/// The workspace's own program, which cargo puts beside the tests' folder.
+/// The workspace's own program: in the folder that `SIDELOG_PROGRAMS` names, else where cargo puts it, beside the tests' folder.
 ///
 /// # Panics
 /// When it isn't built.
 pub(crate) fn own(name: &str) -> PathBuf {
     let test = env::current_exe().expect("the test's own path");
     // target/<profile>/deps/<test>-<hash>
-    let profile = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
-    let path = profile.join(name);
+    let beside = test.ancestors().nth(2).expect("a test lies in target/<profile>/deps");
+    let folder = env::var_os("SIDELOG_PROGRAMS").map_or_else(|| beside.to_owned(), PathBuf::from);
+    let path = folder.join(name);
     assert!(
         path.exists(),
         "{} is missing: run `cargo build --workspace` (with the profile of the tests)",

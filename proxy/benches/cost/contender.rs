@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use testbed::{Port, http, wait::until};
 
@@ -164,7 +165,8 @@ impl Contender {
             (format!("nats://{nobody}"), format!("http://{nobody}"))
         };
         let start = |folder: &Path, address: SocketAddr| {
-            let mut sidelog = Command::new(built("release/sidelog-proxy"));
+            let other = std::env::var_os("SIDELOG_PROGRAMS").map(|folder| Path::new(&folder).join("sidelog-proxy"));
+            let mut sidelog = Command::new(other.unwrap_or_else(|| built("release/sidelog-proxy")));
             sidelog
                 .env_clear()
                 .env("TMPDIR", folder)
@@ -202,6 +204,14 @@ impl Contender {
             ports: vec![port],
             _folder: folder,
         }
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub(crate) fn end(mut self) {
+        let child = &mut self.running.child;
+        kill_process(Pid::from_child(child), Signal::TERM).expect("a running process");
+        let status = child.wait().expect("a process of this one");
+        assert!(status.success(), "{} ended with {status}", self.name);
     }
 
     /// The CPU time that it has used.

@@ -1,12 +1,13 @@
-//! The load: wrk as fast as the proxy answers, h2load at a fixed rate and for HTTP/2.
+//! The load: wrk and, for HTTP/2, h2load as fast as the proxy answers; [`paced`](crate::paced) at a fixed rate.
 
 use std::fs;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+use crate::paced::{self, Pace};
 
 /// Connections at once, unless a load says otherwise.
 pub(crate) const CONNECTIONS: usize = 32;
@@ -73,11 +74,48 @@ impl Load {
     /// Sends it to this address for so long, and waits for the end.
     pub(crate) fn run(&self, to: SocketAddr, time: Duration) -> Ran {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        if self.protocol == Protocol::Http1 && self.rate.is_none() {
-            self.wrk(to, time, &folder)
-        } else {
-            self.h2load(to, time, &folder)
+        match (self.protocol, self.rate) {
+            (Protocol::Http1, Some(rate)) => self.paced(rate, to, time),
+            (Protocol::Http1, None) => self.wrk(to, time, &folder),
+            (Protocol::Http2, _) => self.h2load(to, time, &folder),
         }
+    }
+
+    fn paced(&self, rate: u32, to: SocketAddr, time: Duration) -> Ran {
+        let connections = u32::try_from(self.connections).expect("few connections");
+        let step = Duration::from_secs(1) / rate;
+        let pace = Pace {
+            period: step * connections,
+            step: if self.together { Duration::ZERO } else { step },
+            time,
+        };
+        let begun = Instant::now();
+        let mut outcome = paced::run(to, self.request(to).as_bytes(), self.connections, pace);
+        outcome.times.sort_by(f64::total_cmp);
+        Ran {
+            answered: outcome.times.len() as u64,
+            seconds: begun.elapsed().as_secs_f64(),
+            failed: outcome.failed,
+            times: outcome.times,
+        }
+    }
+
+    /// By HTTP/1.1.
+    fn request(&self, to: SocketAddr) -> String {
+        let mut fields = vec![("host".to_owned(), to.to_string())];
+        fields.extend(self.headers.clone());
+        fields.extend(
+            self.body
+                .iter()
+                .map(|body| ("content-length".to_owned(), body.len().to_string())),
+        );
+        let fields: String = fields
+            .iter()
+            .map(|(name, value)| format!("{name}: {value}\r\n"))
+            .collect();
+        let method = if self.body.is_some() { "POST" } else { "GET" };
+        let body = self.body.as_deref().unwrap_or_default();
+        format!("{method} {} HTTP/1.1\r\n{fields}\r\n{body}", self.path)
     }
 
     fn wrk(&self, to: SocketAddr, time: Duration, folder: &TempDir) -> Ran {
@@ -112,22 +150,8 @@ impl Load {
 
     fn h2load(&self, to: SocketAddr, time: Duration, folder: &TempDir) -> Ran {
         let mut h2load = Command::new("h2load");
-        h2load.args(["-c", &self.connections.to_string()]);
-        let seconds = time.as_secs().max(1);
-        match self.rate {
-            // A connection each millisecond: who begins together asks together.
-            Some(rate) if !self.together => {
-                h2load.args(["-r", "1", "--rate-period", "1ms"]);
-                h2load.args(["-n", &(u64::from(rate) * seconds).to_string(), "-N", "10s"]);
-            }
-            _ => {
-                h2load.args(["-D", &seconds.to_string()]);
-            }
-        }
-        match self.protocol {
-            Protocol::Http1 => h2load.arg("--h1"),
-            Protocol::Http2 => h2load.args(["-m", if self.rate.is_some() { "1" } else { "8" }]),
-        };
+        h2load.args(["-m", "8", "-c", &self.connections.to_string()]);
+        h2load.args(["-D", &time.as_secs().max(1).to_string()]);
         for (name, value) in &self.headers {
             h2load.args(["-H", &format!("{name}: {value}")]);
         }
@@ -136,13 +160,6 @@ impl Load {
             fs::write(&file, body).expect("a body for h2load");
             h2load.arg("-d").arg(file);
         }
-        let times = self.rate.map(|rate| {
-            let log = folder.path().join("times");
-            let connections = u32::try_from(self.connections).expect("few connections");
-            h2load.args(["--rps", &(f64::from(rate) / f64::from(connections)).to_string()]);
-            h2load.arg("--log-file").arg(&log);
-            log
-        });
         let begun = Instant::now();
         let output = output_of(h2load.arg(format!("http://{to}{}", self.path)));
         let seconds = begun.elapsed().as_secs_f64();
@@ -152,7 +169,7 @@ impl Load {
             answered,
             seconds,
             failed: failed.iter().sum(),
-            times: times.map(times_in).unwrap_or_default(),
+            times: Vec::new(),
         }
     }
 }
@@ -170,21 +187,6 @@ impl Ran {
         let time = self.times.get(place.min(self.times.len().saturating_sub(1)));
         time.expect("a load with a rate") * 1e3
     }
-}
-
-/// The third column of h2load's log: microseconds.
-fn times_in(log: PathBuf) -> Vec<f64> {
-    let log = read(&log);
-    let micros = log
-        .lines()
-        .filter_map(|line| line.split('\t').nth(2)?.parse::<f64>().ok());
-    let mut times: Vec<f64> = micros.map(|micros| micros / 1e6).collect();
-    times.sort_by(f64::total_cmp);
-    times
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
 fn output_of(command: &mut Command) -> String {

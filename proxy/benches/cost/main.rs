@@ -7,6 +7,8 @@
 //!
 //! - `BENCH_ROUNDS=9`, `BENCH_SECONDS=3`: how many rounds, and how long each load.
 //! - With the argument `scale` it says instead how the cost grows ([`scale`]): `make bench-scale`.
+//! - With the argument `train` it measures nothing, and puts a proxy that takes notes for the compiler under all kinds of load
+//!   ([`training`]): `make profile`.
 //! - `BENCH_ONLY=get,memory`: parts of it, by the names in [`PARTS`].
 
 #![expect(
@@ -22,11 +24,13 @@ use std::time::Duration;
 mod contender;
 mod load;
 mod machine;
+mod paced;
 mod parts;
 mod rig;
 mod rounds;
 mod scale;
 mod table;
+mod training;
 
 use rig::Rig;
 use rounds::Plan;
@@ -53,6 +57,11 @@ async fn run() {
             PARTS.join(",")
         );
     }
+    let rig = Rig::start().await;
+    let is_asked = |what: &str| env::args().any(|argument| argument == what);
+    if is_asked("train") {
+        return training::run(&rig, plan.time).await;
+    }
     println!("{}", machine::describe());
     println!(
         "{} rounds of {} s, {} connections unless said otherwise; the proxy alone on core 0\n",
@@ -60,8 +69,7 @@ async fn run() {
         plan.time.as_secs(),
         load::CONNECTIONS
     );
-    let rig = Rig::start().await;
-    if env::args().any(|argument| argument == "scale") {
+    if is_asked("scale") {
         return scale::run(&rig, &plan).await;
     }
     let mut rows = Vec::new();

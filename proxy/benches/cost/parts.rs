@@ -56,7 +56,7 @@ pub(crate) async fn run(part: &str, rig: &Rig, plan: &Plan) -> Vec<Row> {
 }
 
 /// Full capture: everything by default.
-fn full() -> Sidelog {
+pub(crate) fn full() -> Sidelog {
     Sidelog {
         name: "sidelog",
         spans: 1.0,
@@ -130,7 +130,7 @@ async fn versus_bare(target: Target, rig: &Rig, upstream: std::net::SocketAddr, 
     vec![row(target, ratio(sidelog, bare), flaws(&contenders[1], sidelog).await)]
 }
 
-fn by_http2(load: Load) -> Load {
+pub(crate) fn by_http2(load: Load) -> Load {
     Load {
         protocol: Protocol::Http2,
         connections: 8,
@@ -139,14 +139,14 @@ fn by_http2(load: Load) -> Load {
 }
 
 /// As many as can all be recorded whole: at as many as a core carries, their bodies are left out in the end.
-fn large() -> Load {
+pub(crate) fn large() -> Load {
     Load {
         rate: Some(1_500),
         ..Load::get("/64k")
     }
 }
 
-fn grpc() -> Load {
+pub(crate) fn grpc() -> Load {
     let message = "\0\0\0\0\x20\n\x1ea question to a gRPC service, 3";
     Load {
         headers: [("content-type", "application/grpc"), ("te", "trailers")]

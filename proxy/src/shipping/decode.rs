@@ -204,7 +204,7 @@ pub fn text<'b>(bytes: &'b [u8], charset: Option<&[u8]>, cut: bool) -> Option<Co
 }
 
 fn utf8(bytes: &[u8], cut: bool) -> Option<&str> {
-    match std::str::from_utf8(bytes) {
+    match simdutf8::compat::from_utf8(bytes) {
         Ok(text) => Some(text),
         Err(error) if cut && error.error_len().is_none() => std::str::from_utf8(bytes.get(..error.valid_up_to())?).ok(),
         Err(_) => None,

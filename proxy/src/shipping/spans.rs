@@ -1,9 +1,10 @@
-//! Spans on their way to a collector: bounded, in batches, one at a time.
+//! Spans on their way to a collector: bounded, in batches, a few of them at once.
 //!
 //! Invariants:
 //! - What waits is bounded by `traces.queue_max` and by [`BYTES_MAX`]; a span over it is dropped and counted
 //!   (`what_has_no_room_is_dropped_and_counted`).
-//! - One export is under way at a time, and nothing waits for it (`an_export_that_hangs_holds_nothing_up`).
+//! - At most [`EXPORTS_MAX`] exports are under way, and nothing waits for them (`an_export_that_hangs_holds_nothing_up`). Beside
+//!   another one only a full batch is begun (`what_comes_fast_goes_out_in_several_exports_at_once`).
 //! - A span is sent or dropped, and counted once: sent + dropped = taken (`every_span_is_counted_once`).
 //! - A collector that fails, and one that is well again, is told once (`a_change_is_told_once`).
 //!
@@ -15,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::time::Instant;
 
 use crate::settings::Traces;
@@ -23,6 +26,8 @@ use crate::settings::Traces;
 pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of spans in one request: gRPC servers take messages of 4 MiB.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Exports at once: a collector that takes 20 ms to answer gets 100,000 spans a second in full batches.
+const EXPORTS_MAX: usize = 4;
 
 /// Why a span was dropped. Closed set; the metric's `reason` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,7 +135,8 @@ pub trait Collector: Send + Sync + 'static {
     fn export(&self, batch: Vec<Vec<u8>>) -> impl Future<Output = Result<Taken, Failure>> + Send;
 }
 
-type Export = Pin<Box<dyn Future<Output = Result<Taken, Failure>> + Send>>;
+/// How many spans, and what became of them.
+type Export = Pin<Box<dyn Future<Output = (usize, Result<Taken, Failure>)> + Send>>;
 
 /// Spans on their way to a collector.
 pub struct Spans<C> {
@@ -140,7 +146,9 @@ pub struct Spans<C> {
     waiting: VecDeque<Vec<u8>>,
     waiting_bytes: usize,
     since: Option<Instant>,
-    under_way: Option<(usize, Export)>,
+    exports: FuturesUnordered<Export>,
+    /// Spans in the exports that are under way.
+    under_way: usize,
     state: State,
     counts: Arc<SpanCounts>,
 }
@@ -174,7 +182,8 @@ impl<C: Collector> Spans<C> {
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             since: None,
-            under_way: None,
+            exports: FuturesUnordered::new(),
+            under_way: 0,
             state: State::Well,
             counts,
         }
@@ -191,22 +200,31 @@ impl<C: Collector> Spans<C> {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// Begins an export if none is under way and a batch is full, has waited long enough, or `now` is asked for.
+    /// Begins an export for each batch that is full, has waited long enough while none is under way, or `now` is asked for.
     pub fn begin(&mut self, now: bool) {
-        let full = self.waiting.len() >= self.limits.batch_max || self.waiting_bytes >= BATCH_BYTES_MAX;
-        let due = now || full || self.since.is_some_and(|since| since.elapsed() >= self.limits.linger);
-        if !due || self.waiting.is_empty() || self.under_way.is_some() {
-            return;
+        while self.exports.len() < EXPORTS_MAX && !self.waiting.is_empty() && (now || self.is_full() || self.is_late())
+        {
+            let batch = self.batch();
+            let n = batch.len();
+            self.since = (!self.waiting.is_empty()).then(Instant::now);
+            self.under_way += n;
+            let collector = Arc::clone(&self.collector);
+            self.exports
+                .push(Box::pin(async move { (n, collector.export(batch).await) }));
         }
-        let batch = self.batch();
-        self.since = (!self.waiting.is_empty()).then(Instant::now);
-        let collector = Arc::clone(&self.collector);
-        self.under_way = Some((batch.len(), Box::pin(async move { collector.export(batch).await })));
+    }
+
+    fn is_full(&self) -> bool {
+        self.waiting.len() >= self.limits.batch_max || self.waiting_bytes >= BATCH_BYTES_MAX
+    }
+
+    fn is_late(&self) -> bool {
+        self.exports.is_empty() && self.since.is_some_and(|since| since.elapsed() >= self.limits.linger)
     }
 
     /// When the next export is to begin, if that is a matter of time.
     pub fn due(&self) -> Option<Instant> {
-        let since = self.since.filter(|_| self.under_way.is_none())?;
+        let since = self.since.filter(|_| self.exports.is_empty())?;
         since.checked_add(self.limits.linger)
     }
 
@@ -225,18 +243,19 @@ impl<C: Collector> Spans<C> {
 
     /// Whether nothing waits and nothing is under way.
     pub fn is_idle(&self) -> bool {
-        self.waiting.is_empty() && self.under_way.is_none()
+        self.waiting.is_empty() && self.exports.is_empty()
     }
 
-    /// Waits for the export that is under way; for ever if there is none. May be dropped and called again.
+    /// Waits for the first of the exports that are under way to end; for ever if there is none. May be dropped and called
+    /// again.
     pub async fn next(&mut self) {
-        let Some((n, export)) = &mut self.under_way else {
-            return std::future::pending().await;
-        };
-        let n = *n;
-        let result = export.as_mut().await;
-        self.under_way = None;
-        self.count(n, result);
+        match self.exports.next().await {
+            Some((n, result)) => {
+                self.under_way -= n;
+                self.count(n, result);
+            }
+            None => std::future::pending().await,
+        }
     }
 
     fn count(&mut self, n: usize, result: Result<Taken, Failure>) {
@@ -278,12 +297,12 @@ impl<C: Collector> Spans<C> {
         }
     }
 
-    /// Gives up the export under way, which may be torn: after a panic.
+    /// Gives up the exports under way, one of which may be torn: after a panic.
     pub fn abandon(&mut self) {
-        if let Some((n, _)) = self.under_way.take() {
-            self.counts.waiting.fetch_sub(n as u64, Ordering::Relaxed);
-            self.counts.drop_spans(SpanDrop::Abandoned, n);
-        }
+        self.exports.clear();
+        let lost = std::mem::take(&mut self.under_way);
+        self.counts.waiting.fetch_sub(lost as u64, Ordering::Relaxed);
+        self.counts.drop_spans(SpanDrop::Abandoned, lost);
     }
 
     /// Sends what is left until `deadline`, then drops and counts the rest.
@@ -295,7 +314,8 @@ impl<C: Collector> Spans<C> {
             }
         };
         if tokio::time::timeout_at(deadline, sending).await.is_err() {
-            let left = self.waiting.len() + self.under_way.take().map_or(0, |(n, _)| n);
+            self.exports.clear();
+            let left = self.waiting.len() + std::mem::take(&mut self.under_way);
             self.waiting.clear();
             self.waiting_bytes = 0;
             self.counts.waiting.fetch_sub(left as u64, Ordering::Relaxed);
@@ -365,8 +385,8 @@ mod tests {
         );
         spans.begin(true);
         assert_eq!(
-            spans.waiting.len(),
-            2,
+            (spans.exports.len(), spans.waiting.len()),
+            (3, 0),
             "a span that is larger than a request may be goes alone"
         );
         spans.finish(later()).await;
@@ -378,27 +398,44 @@ mod tests {
         let mut spans = spans(Double::Answers(Ok(Taken::default())), 2_000);
         (0..511).for_each(|_| spans.push(Vec::new()));
         spans.begin(false);
-        assert!(spans.under_way.is_none());
+        assert_eq!(spans.under_way, 0);
         spans.push(Vec::new());
         spans.begin(false);
-        assert_eq!(spans.under_way.as_ref().map(|(n, _)| *n), Some(512));
+        assert_eq!(spans.under_way, 512);
         spans.next().await;
         spans.limits.linger = Duration::ZERO;
         spans.push(Vec::new());
         spans.begin(false);
-        assert!(spans.under_way.is_some());
+        assert_eq!(spans.under_way, 1);
     }
 
     #[tokio::test]
-    async fn an_export_that_is_abandoned_is_counted() {
-        let mut spans = spans(Double::Hangs, 10);
-        (0..3).for_each(|_| spans.push(Vec::new()));
+    async fn what_comes_fast_goes_out_in_several_exports_at_once() {
+        let mut spans = spans(Double::Hangs, 10_000);
+        spans.limits.linger = Duration::ZERO;
+        (0..2 * 512 + 1).for_each(|_| spans.push(Vec::new()));
+        spans.begin(false);
+        assert_eq!(
+            (spans.exports.len(), spans.waiting.len()),
+            (2, 1),
+            "what is no batch waits"
+        );
+        (0..6 * 512).for_each(|_| spans.push(Vec::new()));
+        spans.begin(false);
+        assert_eq!((spans.exports.len(), spans.under_way), (EXPORTS_MAX, EXPORTS_MAX * 512));
+    }
+
+    #[tokio::test]
+    async fn exports_that_are_abandoned_are_counted() {
+        let mut spans = spans(Double::Hangs, 1_000);
+        (0..513).for_each(|_| spans.push(Vec::new()));
         spans.begin(true);
+        assert_eq!(spans.exports.len(), 2);
         spans.abandon();
         assert!(spans.is_idle());
         assert_eq!(
             (spans.counts.waiting(), spans.counts.dropped(SpanDrop::Abandoned)),
-            (0, 3)
+            (0, 513)
         );
     }
 
