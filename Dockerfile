@@ -2,8 +2,8 @@
 # One file for the three images: docker build --target proxy | consumer | example-upstream.
 #
 # For both architectures: docker buildx build --platform linux/amd64,linux/arm64 --target proxy . (each is built on its
-# own architecture, natively or emulated). Dependencies are a layer of their own, which only Cargo.lock, the manifests
-# and the toolchain invalidate.
+# own architecture, natively or emulated). Dependencies are a layer of their own, which only Cargo.lock, the manifests,
+# the profile and the toolchain invalidate.
 FROM rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1 AS toolchain
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # cmake builds pingora's zlib. Its version is that of the base image's Debian.

@@ -10,7 +10,7 @@ help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
-# Flags that are set for other reasons stay. The path is absolute: cargo compiles each crate in a folder of its own.
+# What RUSTFLAGS says besides stays. The path is absolute, as cargo compiles crates in folders of their own.
 release: ## the programs in target/release, laid out by the ways that code takes under load (.cargo/release.profdata)
 	@.ci/install build
 	RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata" \
@@ -72,7 +72,8 @@ bench-tools:
 	cargo build --locked --profile bare -p bare
 
 bench-consumer: tools release ## what a record costs the consumer, and the memory it takes, against the targets
-	SIDELOG_PROGRAMS=$(CURDIR)/target/release cargo bench --locked --profile quick -p sidelog-consumer --bench drain
+	SIDELOG_PROGRAMS=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release \
+		cargo bench --locked --profile quick -p sidelog-consumer --bench drain
 
 profile: ## train the release build anew, after changes to what is hot: half an hour on two idle cores
 	@.ci/install bench

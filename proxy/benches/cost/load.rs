@@ -22,7 +22,7 @@ pub(crate) struct Load {
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) protocol: Protocol,
     pub(crate) connections: usize,
-    /// Requests a second of all connections together; as many as are answered where there is none.
+    /// Requests a second of all connections together, by HTTP/1.1 only; as many as are answered where there is none.
     pub(crate) rate: Option<u32>,
     /// With a rate: all connections ask at the same instant, instead of one after the other.
     pub(crate) together: bool,
@@ -126,8 +126,13 @@ impl Load {
             wrk.args(["-H", &format!("{name}: {value}")]);
         }
         if let Some(body) = &self.body {
-            let script = folder.path().join("post.lua");
-            let text = format!("wrk.method = 'POST'\nwrk.body = [==[{body}]==]\n");
+            let (script, file) = (folder.path().join("post.lua"), folder.path().join("body"));
+            fs::write(&file, body).expect("a body for wrk");
+            // From a file, as a string of Lua has no `\r`.
+            let text = format!(
+                "wrk.method = 'POST'\nwrk.body = io.open('{}', 'rb'):read('*a')\n",
+                file.display()
+            );
             fs::write(&script, text).expect("a script for wrk");
             wrk.arg("-s").arg(script);
         }

@@ -1,5 +1,6 @@
 //! Requests at a fixed rate by HTTP/1.1. Each connection is a thread that sleeps until its next request is due, sends it and
-//! waits for the answer: what is measured is the time of a request, and not that of a generator's own timers.
+//! waits for the answer: what is measured is the time of a request from when it is sent, and not that of a generator's own timers.
+//! A stall is felt once on each connection: what falls due meanwhile is sent late, and counts from then on.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -10,8 +11,13 @@ use memchr::memmem;
 
 /// Bytes of an answer that are read at once.
 const READ: usize = 64 * 1024;
+/// How long an answer may stay away.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Stack of a connection's thread: what is read goes there.
 const STACK: usize = 4 * READ;
+
+/// What ends a head.
+const END: &[u8] = b"\r\n\r\n";
 
 /// When the requests of all connections are due.
 #[derive(Debug, Clone, Copy)]
@@ -81,6 +87,7 @@ fn exchange(stream: &mut Option<TcpStream>, to: SocketAddr, request: &[u8]) -> i
         none => {
             let new = TcpStream::connect(to)?;
             new.set_nodelay(true)?;
+            new.set_read_timeout(Some(PATIENCE))?;
             none.insert(new)
         }
     };
@@ -94,8 +101,10 @@ fn exchange(stream: &mut Option<TcpStream>, to: SocketAddr, request: &[u8]) -> i
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         head += read;
-        if let Some((status, whole)) = judge(buffer.get(..head).unwrap_or_default()) {
-            break (status, whole.saturating_sub(head));
+        let read = buffer.get(..head).unwrap_or_default();
+        if let Some(end) = memmem::find(read, END) {
+            let (status, length) = judge(read.get(..end).unwrap_or_default()).ok_or(io::ErrorKind::InvalidData)?;
+            break (status, (end + END.len() + length).saturating_sub(head));
         }
     };
     while missing > 0 {
@@ -108,18 +117,14 @@ fn exchange(stream: &mut Option<TcpStream>, to: SocketAddr, request: &[u8]) -> i
     Ok((status, sent.elapsed()))
 }
 
-/// The status of an answer and its length with its body, once its head is whole.
-fn judge(bytes: &[u8]) -> Option<(u16, usize)> {
-    let head = memmem::find(bytes, b"\r\n\r\n")?;
-    let text = std::str::from_utf8(bytes.get(..head)?).expect("a head of ASCII");
-    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+/// The status of an answer and the length of its body; `None` where the head doesn't say them.
+fn judge(head: &[u8]) -> Option<(u16, usize)> {
+    let text = std::str::from_utf8(head).ok()?;
+    let status = text.split(' ').nth(1)?.parse().ok()?;
     let length = text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length")
-            .then(|| value.trim().parse::<usize>().ok())?
+        let is_length = name.eq_ignore_ascii_case("content-length");
+        is_length.then(|| value.trim().parse().ok())?
     });
-    Some((
-        status.expect("a status"),
-        head + 4 + length.expect("an answer that says its length"),
-    ))
+    Some((status, length?))
 }

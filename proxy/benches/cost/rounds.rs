@@ -60,7 +60,7 @@ async fn measure(contender: &Contender, load: &Load, plan: &Plan, series: &mut S
     let cpu = (contender.cpu() - cpu).as_secs_f64();
     let busy = (busy_on_the_measured_core() - busy).as_secs_f64();
     series.take(&ran, cpu);
-    series.disturbed += usize::from(busy - cpu > DISTURBED * ran.seconds + 0.02);
+    series.disturbed += usize::from(busy - cpu > DISTURBED * busy + 0.02);
 }
 
 impl Series {

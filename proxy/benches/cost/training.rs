@@ -1,4 +1,5 @@
-//! All kinds of load on a proxy that counts which ways its code takes, for the compiler to read: `make profile`.
+//! Load on a proxy that counts which ways its code takes, for the compiler to read: `make profile`. What isn't here the compiler
+//! takes for cold: TLS, compressed and chunked bodies, upgrades.
 
 use std::time::Duration;
 

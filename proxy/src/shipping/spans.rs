@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - What waits is bounded by `traces.queue_max` and by [`BYTES_MAX`]; a span over it is dropped and counted
-//!   (`what_has_no_room_is_dropped_and_counted`).
-//! - At most [`EXPORTS_MAX`] exports are under way, and nothing waits for them (`an_export_that_hangs_holds_nothing_up`). Beside
-//!   another one only a full batch is begun (`what_comes_fast_goes_out_in_several_exports_at_once`).
+//!   (`what_has_no_room_is_dropped_and_counted`). Beside that there are at most [`EXPORTS_MAX`] batches under way
+//!   (`what_comes_fast_goes_out_in_several_exports_at_once`).
+//! - While one export hangs the others go on (`what_has_waited_is_sent_beside_an_export_that_hangs`).
 //! - A span is sent or dropped, and counted once: sent + dropped = taken (`every_span_is_counted_once`).
 //! - A collector that fails, and one that is well again, is told once (`a_change_is_told_once`).
 //!
@@ -135,8 +135,15 @@ pub trait Collector: Send + Sync + 'static {
     fn export(&self, batch: Vec<Vec<u8>>) -> impl Future<Output = Result<Taken, Failure>> + Send;
 }
 
-/// How many spans, and what became of them.
-type Export = Pin<Box<dyn Future<Output = (usize, Result<Taken, Failure>)> + Send>>;
+type Export = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// An export that is over.
+struct Ended {
+    /// Which one it was, in the order of their beginnings.
+    number: u64,
+    spans: usize,
+    result: Result<Taken, Failure>,
+}
 
 /// Spans on their way to a collector.
 pub struct Spans<C> {
@@ -149,7 +156,11 @@ pub struct Spans<C> {
     exports: FuturesUnordered<Export>,
     /// Spans in the exports that are under way.
     under_way: usize,
+    /// The number of the last export that was begun.
+    begun: u64,
     state: State,
+    /// The number of the export that the state is of. What one that was begun before it says is no news.
+    state_of: u64,
     counts: Arc<SpanCounts>,
 }
 
@@ -184,7 +195,9 @@ impl<C: Collector> Spans<C> {
             since: None,
             exports: FuturesUnordered::new(),
             under_way: 0,
+            begun: 0,
             state: State::Well,
+            state_of: 0,
             counts,
         }
     }
@@ -200,18 +213,33 @@ impl<C: Collector> Spans<C> {
         self.since.get_or_insert_with(Instant::now);
     }
 
-    /// Begins an export for each batch that is full, has waited long enough while none is under way, or `now` is asked for.
+    /// Begins an export for each batch that is full or has waited long enough; `now` is long enough for what waits while none
+    /// is under way.
     pub fn begin(&mut self, now: bool) {
-        while self.exports.len() < EXPORTS_MAX && !self.waiting.is_empty() && (now || self.is_full() || self.is_late())
-        {
+        while self.has_room() && !self.waiting.is_empty() {
+            let at_once = now && self.exports.is_empty();
+            if !at_once && !self.is_full() && !self.is_late() {
+                return;
+            }
             let batch = self.batch();
-            let n = batch.len();
             self.since = (!self.waiting.is_empty()).then(Instant::now);
-            self.under_way += n;
+            self.begun += 1;
+            let (number, spans) = (self.begun, batch.len());
+            self.under_way += spans;
             let collector = Arc::clone(&self.collector);
-            self.exports
-                .push(Box::pin(async move { (n, collector.export(batch).await) }));
+            self.exports.push(Box::pin(async move {
+                Ended {
+                    number,
+                    spans,
+                    result: collector.export(batch).await,
+                }
+            }));
         }
+    }
+
+    /// Whether one more export may be begun.
+    fn has_room(&self) -> bool {
+        self.exports.len() < EXPORTS_MAX
     }
 
     fn is_full(&self) -> bool {
@@ -219,12 +247,12 @@ impl<C: Collector> Spans<C> {
     }
 
     fn is_late(&self) -> bool {
-        self.exports.is_empty() && self.since.is_some_and(|since| since.elapsed() >= self.limits.linger)
+        self.since.is_some_and(|since| since.elapsed() >= self.limits.linger)
     }
 
     /// When the next export is to begin, if that is a matter of time.
     pub fn due(&self) -> Option<Instant> {
-        let since = self.since.filter(|_| self.exports.is_empty())?;
+        let since = self.since.filter(|_| self.has_room())?;
         since.checked_add(self.limits.linger)
     }
 
@@ -250,15 +278,20 @@ impl<C: Collector> Spans<C> {
     /// again.
     pub async fn next(&mut self) {
         match self.exports.next().await {
-            Some((n, result)) => {
-                self.under_way -= n;
-                self.count(n, result);
+            Some(ended) => {
+                self.under_way -= ended.spans;
+                self.count(ended);
             }
             None => std::future::pending().await,
         }
     }
 
-    fn count(&mut self, n: usize, result: Result<Taken, Failure>) {
+    fn count(&mut self, ended: Ended) {
+        let Ended {
+            number,
+            spans: n,
+            result,
+        } = ended;
         self.counts.waiting.fetch_sub(n as u64, Ordering::Relaxed);
         match result {
             Ok(Taken { rejected, message }) => {
@@ -270,16 +303,20 @@ impl<C: Collector> Spans<C> {
                     (0, false) => State::Warned,
                     _ => State::Failing(SpanDrop::Rejected),
                 };
-                self.change(state, &message);
+                self.change(number, state, &message);
             }
             Err(Failure { reason, message }) => {
                 self.counts.drop_spans(reason, n);
-                self.change(State::Failing(reason), &message);
+                self.change(number, State::Failing(reason), &message);
             }
         }
     }
 
-    fn change(&mut self, state: State, message: &str) {
+    fn change(&mut self, number: u64, state: State, message: &str) {
+        if number < self.state_of {
+            return;
+        }
+        self.state_of = number;
         if std::mem::replace(&mut self.state, state) == state {
             return;
         }
@@ -412,7 +449,6 @@ mod tests {
     #[tokio::test]
     async fn what_comes_fast_goes_out_in_several_exports_at_once() {
         let mut spans = spans(Double::Hangs, 10_000);
-        spans.limits.linger = Duration::ZERO;
         (0..2 * 512 + 1).for_each(|_| spans.push(Vec::new()));
         spans.begin(false);
         assert_eq!(
@@ -427,30 +463,53 @@ mod tests {
 
     #[tokio::test]
     async fn exports_that_are_abandoned_are_counted() {
-        let mut spans = spans(Double::Hangs, 1_000);
-        (0..513).for_each(|_| spans.push(Vec::new()));
+        let mut spans = spans(Double::Hangs, 2_000);
+        (0..2 * 512).for_each(|_| spans.push(Vec::new()));
         spans.begin(true);
         assert_eq!(spans.exports.len(), 2);
         spans.abandon();
         assert!(spans.is_idle());
         assert_eq!(
             (spans.counts.waiting(), spans.counts.dropped(SpanDrop::Abandoned)),
-            (0, 513)
+            (0, 2 * 512)
         );
     }
 
     #[tokio::test]
     async fn a_change_is_told_once() {
         let mut spans = spans(Double::Hangs, 10);
-        spans.count(0, failure(SpanDrop::Busy));
-        assert_eq!(spans.state, State::Failing(SpanDrop::Busy));
-        spans.count(0, failure(SpanDrop::Refused));
-        assert_eq!(spans.state, State::Failing(SpanDrop::Refused));
+        let mut ends = |number, result, state| {
+            spans.count(Ended {
+                number,
+                spans: 0,
+                result,
+            });
+            assert_eq!(spans.state, state);
+        };
+        ends(1, failure(SpanDrop::Busy), State::Failing(SpanDrop::Busy));
+        ends(2, failure(SpanDrop::Refused), State::Failing(SpanDrop::Refused));
         let message = "deprecated".to_owned();
-        spans.count(0, Ok(Taken { rejected: 0, message }));
-        assert_eq!(spans.state, State::Warned);
-        spans.count(0, Ok(Taken::default()));
-        assert_eq!(spans.state, State::Well);
+        ends(3, Ok(Taken { rejected: 0, message }), State::Warned);
+        ends(5, Ok(Taken::default()), State::Well);
+        ends(4, failure(SpanDrop::Timeout), State::Well);
+        ends(6, failure(SpanDrop::Timeout), State::Failing(SpanDrop::Timeout));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_waited_is_sent_beside_an_export_that_hangs() {
+        let mut spans = spans(Double::Hangs, 10);
+        for exports in 1..=EXPORTS_MAX {
+            spans.push(Vec::new());
+            spans.begin(false);
+            assert_eq!(spans.exports.len(), exports - 1);
+            tokio::time::sleep_until(spans.due().unwrap()).await;
+            spans.begin(false);
+            assert_eq!(spans.exports.len(), exports);
+        }
+        spans.push(Vec::new());
+        assert_eq!(spans.due(), None, "there is no room for one more");
+        spans.begin(true);
+        assert_eq!(spans.waiting.len(), 1);
     }
 
     fn answer() -> impl Strategy<Value = Result<Taken, Failure>> {
