@@ -27,7 +27,7 @@ pub const BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Bytes of spans in one request: gRPC servers take messages of 4 MiB.
 const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Exports at once: a collector that takes 20 ms to answer gets 100,000 spans a second in full batches.
-const EXPORTS_MAX: usize = 4;
+pub const EXPORTS_MAX: usize = 4;
 
 /// Why a span was dropped. Closed set; the metric's `reason` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
