@@ -2,8 +2,9 @@
 //!
 //! Invariants:
 //! - What waits is bounded by `traces.queue_max` and by [`BYTES_MAX`]; a span over it is dropped and counted
-//!   (`what_has_no_room_is_dropped_and_counted`). Beside that there are at most [`EXPORTS_MAX`] batches under way
-//!   (`what_comes_fast_goes_out_in_several_exports_at_once`).
+//!   (`what_has_no_room_is_dropped_and_counted`). Beside that one batch is under way; what further ones hold counts as waiting
+//!   (`of_what_is_under_way_one_batch_takes_no_room`).
+//! - At most [`EXPORTS_MAX`] exports are under way (`what_comes_fast_goes_out_in_several_exports_at_once`).
 //! - While one export hangs the others go on (`what_has_waited_is_sent_beside_an_export_that_hangs`).
 //! - A span is sent or dropped, and counted once: sent + dropped = taken (`every_span_is_counted_once`).
 //! - A collector that fails, and one that is well again, is told once (`a_change_is_told_once`).
@@ -204,7 +205,8 @@ impl<C: Collector> Spans<C> {
 
     /// Takes an encoded span, or counts that there was no room.
     pub fn push(&mut self, span: Vec<u8>) {
-        if self.waiting.len() >= self.limits.queue_max || self.waiting_bytes + span.len() > BYTES_MAX {
+        let further = self.under_way.saturating_sub(self.limits.batch_max);
+        if self.waiting.len() + further >= self.limits.queue_max || self.waiting_bytes + span.len() > BYTES_MAX {
             return self.counts.drop_spans(SpanDrop::QueueFull, 1);
         }
         self.waiting_bytes += span.len();
@@ -459,6 +461,19 @@ mod tests {
         (0..6 * 512).for_each(|_| spans.push(Vec::new()));
         spans.begin(false);
         assert_eq!((spans.exports.len(), spans.under_way), (EXPORTS_MAX, EXPORTS_MAX * 512));
+    }
+
+    #[tokio::test]
+    async fn of_what_is_under_way_one_batch_takes_no_room() {
+        let mut spans = spans(Double::Hangs, 600);
+        for exports in 1..=2 {
+            (0..512).for_each(|_| spans.push(Vec::new()));
+            spans.begin(false);
+            assert_eq!(spans.exports.len(), exports);
+        }
+        (0..100).for_each(|_| spans.push(Vec::new()));
+        assert_eq!(spans.waiting.len(), 600 - 512);
+        assert_eq!(spans.counts.dropped(SpanDrop::QueueFull), 12);
     }
 
     #[tokio::test]
