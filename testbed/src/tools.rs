@@ -31,7 +31,7 @@ pub(crate) fn own(name: &str) -> PathBuf {
     let path = folder.join(name);
     assert!(
         path.exists(),
-        "{} is missing: run `cargo build --workspace` (with the profile of the tests)",
+        "{} is missing: run `cargo build --workspace` (with the profile of the tests), or name its folder in SIDELOG_PROGRAMS",
         path.display()
     );
     path

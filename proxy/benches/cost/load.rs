@@ -128,7 +128,7 @@ impl Load {
         if let Some(body) = &self.body {
             let (script, file) = (folder.path().join("post.lua"), folder.path().join("body"));
             fs::write(&file, body).expect("a body for wrk");
-            // From a file, as a string of Lua has no `\r`.
+            // From a file, as Lua reads a line's end in its own long strings as `\n`, however it is written.
             let text = format!(
                 "wrk.method = 'POST'\nwrk.body = io.open('{}', 'rb'):read('*a')\n",
                 file.display()

@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - What waits is bounded by `traces.queue_max` and by [`BYTES_MAX`]; a span over it is dropped and counted
-//!   (`what_has_no_room_is_dropped_and_counted`). Beside that one batch is under way; what further ones hold counts as waiting
-//!   (`of_what_is_under_way_one_batch_takes_no_room`).
-//! - At most [`EXPORTS_MAX`] exports are under way (`what_comes_fast_goes_out_in_several_exports_at_once`).
+//!   (`what_has_no_room_is_dropped_and_counted`). Of what is under way, the spans of one batch take no room there, those of
+//!   further ones do (`of_what_is_under_way_one_batch_takes_no_room`); bytes are under way beside those that wait.
+//! - At most [`EXPORTS_MAX`] exports are under way, each of at most 2 MiB or a single span (`what_comes_fast_goes_out_in_several_exports_at_once`).
 //! - While one export hangs the others go on (`what_has_waited_is_sent_beside_an_export_that_hangs`).
 //! - A span is sent or dropped, and counted once: sent + dropped = taken (`every_span_is_counted_once`).
 //! - A collector that fails, and one that is well again, is told once (`a_change_is_told_once`).
@@ -218,11 +218,7 @@ impl<C: Collector> Spans<C> {
     /// Begins an export for each batch that is full or has waited long enough; `now` is long enough for what waits while none
     /// is under way.
     pub fn begin(&mut self, now: bool) {
-        while self.has_room() && !self.waiting.is_empty() {
-            let at_once = now && self.exports.is_empty();
-            if !at_once && !self.is_full() && !self.is_late() {
-                return;
-            }
+        while self.has_room() && self.is_due(now) {
             let batch = self.batch();
             self.since = (!self.waiting.is_empty()).then(Instant::now);
             self.begun += 1;
@@ -237,6 +233,11 @@ impl<C: Collector> Spans<C> {
                 }
             }));
         }
+    }
+
+    fn is_due(&self, now: bool) -> bool {
+        let is_due = self.is_full() || self.is_late() || now && self.exports.is_empty();
+        is_due && !self.waiting.is_empty()
     }
 
     /// Whether one more export may be begun.

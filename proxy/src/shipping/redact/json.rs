@@ -196,7 +196,7 @@ impl<'t, 's> Walk<'t, 's> {
         }
     }
 
-    /// The string that begins here. Inlined in its two places: most are short, and a call costs as much as they do.
+    /// The string that begins here. Inlined in its two places, as most strings are short.
     #[inline(always)]
     fn quoted(&mut self, quote: u8) -> Quoted {
         let start = self.at + 1;
