@@ -1,24 +1,15 @@
 //! Writing JSON strings and integers into a byte buffer.
-//!
-//! The vectorised escaper reserves six bytes for each byte of its input before it writes. Long strings therefore go
-//! through it in pieces: what a buffer grows by stays near what is written.
 
-use json_escape_simd::escape_into;
-
-/// Bytes handed to the escaper at once.
-const PIECE: usize = 8 * 1024;
+use crate::escape::{escape, escaped_byte_len};
 
 /// What stands at the end of a string that was cut.
 const ELLIPSIS: &str = "…";
 
 /// Appends `text` as a JSON string with its quotes.
 pub(crate) fn string(text: &str, out: &mut Vec<u8>) {
-    let (mut piece, mut rest) = split(text, PIECE);
-    escape_into(piece, out);
-    while !rest.is_empty() {
-        (piece, rest) = split(rest, PIECE);
-        extend_by(piece, out);
-    }
+    out.push(b'"');
+    escape(text, out);
+    out.push(b'"');
 }
 
 /// Appends `text` as a JSON string; if it would take more than `limit` bytes between its quotes, only its beginning
@@ -34,26 +25,10 @@ pub(crate) fn string_within(limit: usize, text: &str, out: &mut Vec<u8>) {
 
 /// Lengthens the JSON string at the end of `out` by `text`.
 pub(crate) fn extend(text: &str, out: &mut Vec<u8>) {
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (piece, behind) = split(rest, PIECE);
-        extend_by(piece, out);
-        rest = behind;
-    }
-}
-
-/// Lengthens the JSON string at the end of `out` by one piece.
-///
-/// The escaper always writes an opening quote. It is let fall onto the string's last byte, which is then put back.
-fn extend_by(piece: &str, out: &mut Vec<u8>) {
     let closing = out.pop();
-    let last = out.pop();
     debug_assert_eq!(closing, Some(b'"'), "only a closed string can be extended");
-    let at = out.len();
-    escape_into(piece, out);
-    if let (Some(last), Some(slot)) = (last, out.get_mut(at)) {
-        *slot = last;
-    }
+    escape(text, out);
+    out.push(b'"');
 }
 
 /// Appends an integer in decimal.
@@ -109,15 +84,6 @@ pub(crate) fn escaped_prefix(text: &str, limit: usize) -> usize {
     floor_char_boundary(text, fits.unwrap_or(text.len()))
 }
 
-/// What one byte becomes: itself, a two-character escape, or `\u00XX`.
-const fn escaped_byte_len(byte: u8) -> usize {
-    match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-        0..=0x1f => 6,
-        _ => 1,
-    }
-}
-
 /// Splits at the last character boundary at or before `at`.
 pub(crate) fn split(text: &str, at: usize) -> (&str, &str) {
     text.split_at_checked(floor_char_boundary(text, at))
@@ -159,21 +125,11 @@ mod tests {
     }
 
     #[test]
-    fn a_string_in_pieces_is_the_same_as_the_whole_at_once() {
-        for unit in ["a", "\"", "\u{1}x", "é", "…", "😀", "ab\n"] {
-            for length in [PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 7] {
-                let text: String = unit.chars().cycle().take(length).collect();
-                assert_eq!(written(|out| string(&text, out)), json_escape_simd::escape(&text));
-            }
-        }
-    }
-
-    #[test]
     fn a_string_grows_its_buffer_by_little_more_than_itself() {
         let mut out = Vec::new();
         let text = "x".repeat(1 << 20);
         string(&text, &mut out);
-        assert!(out.capacity() < 2 * text.len() + 8 * PIECE, "{}", out.capacity());
+        assert!(out.capacity() < 2 * text.len() + 1024, "{}", out.capacity());
     }
 
     #[test]

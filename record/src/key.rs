@@ -110,7 +110,10 @@ mod tests {
     fn every_name_is_found_and_needs_no_escape() {
         for key in Key::ALL {
             assert_eq!(Key::of(key.name()), Some(*key));
-            assert_eq!(key.opening(), format!(",{}:", json_escape_simd::escape(key.name())));
+            assert_eq!(
+                key.opening(),
+                format!(",{}:", serde_json::to_string(key.name()).unwrap())
+            );
         }
         assert_eq!(Key::of("http.request.headers"), None);
     }

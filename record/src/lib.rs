@@ -27,6 +27,7 @@ mod encode;
 mod end;
 mod envelope;
 mod error;
+mod escape;
 mod fields;
 mod fit;
 mod found;
