@@ -9,8 +9,6 @@ use super::trail::Rule;
 
 /// The digits of a card number.
 const LEAST: usize = 13;
-/// The same, as bits are counted.
-const LEAST_ONES: u32 = 13;
 const MOST: usize = 19;
 /// So many digits at a cut are kept from being read: what card numbers are masked to.
 const LEAST_CUT: usize = 7;
@@ -24,6 +22,8 @@ pub(super) struct Search<'t> {
     /// Of the last block and, in the upper half, of this one.
     digits: u128,
     joints: u128,
+    /// Whether the last block may hold the longer half of a number.
+    near: bool,
     /// Where the last run ends that was looked at.
     until: usize,
 }
@@ -35,6 +35,7 @@ impl<'t> Search<'t> {
             cut,
             digits: 0,
             joints: 0,
+            near: false,
             until: 0,
         }
     }
@@ -43,7 +44,8 @@ impl<'t> Search<'t> {
     pub(super) fn block(&mut self, marks: &Marks, found: &mut Vec<Found<'_>>) {
         self.digits = u128::from(marks.digits) << 64 | self.digits >> 64;
         self.joints = u128::from(marks.joints) << 64 | self.joints >> 64;
-        if self.digits.count_ones() < LEAST_ONES {
+        let near = may_hold_half(marks.digits, marks.joints);
+        if !std::mem::replace(&mut self.near, near) && !near {
             return;
         }
         let mut starts = self.starts();
@@ -85,6 +87,16 @@ impl<'t> Search<'t> {
             of_run(self.text, run, cut, found);
         }
     }
+}
+
+/// Whether in a block digits with the joints between them go on for half the length of the shortest number: of one that goes
+/// on in the next block, one of the blocks has as much.
+const fn may_hold_half(digits: u64, joints: u64) -> bool {
+    // What stands beyond the block's bounds may be digits.
+    let runs = digits | (joints & (digits << 1 | 1) & (digits >> 1 | 1 << 63));
+    let two = runs & runs >> 1;
+    let four = two & two >> 2;
+    four & four >> (LEAST.div_ceil(2) - 4) != 0
 }
 
 /// The digits around one, with the single joints between them.

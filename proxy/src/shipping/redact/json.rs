@@ -7,7 +7,7 @@
 //! Invariants:
 //! - Valid JSON stays valid (`valid_json_stays_valid_and_no_marked_value_survives`).
 //! - What can't be placed ends the text: nothing behind it is kept (`what_cannot_be_placed_is_left_out`).
-//! - Nothing is copied or allocated while nothing is replaced, no string has escapes and no paths are configured.
+//! - Nothing is copied while nothing is replaced and no string has escapes.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -62,7 +62,7 @@ struct Walk<'t, 's> {
     scope: &'s Scope<'s>,
     text: &'t str,
     bytes: &'t [u8],
-    ends: Ends<'t>,
+    ends: Ends,
     at: usize,
     cut: bool,
     level: u8,
@@ -109,7 +109,7 @@ impl<'t, 's> Walk<'t, 's> {
         while let Some(byte) = self.next() {
             match self.expect {
                 Expect::Value => self.value(byte)?,
-                Expect::Key => self.key(byte)?,
+                Expect::Key => self.members(byte)?,
                 Expect::After => self.after(byte)?,
             }
         }
@@ -118,14 +118,41 @@ impl<'t, 's> Walk<'t, 's> {
 
     /// The next byte that is no blank.
     fn next(&mut self) -> Option<u8> {
-        loop {
-            let byte = *self.bytes.get(self.at)?;
-            // All blanks are below; most tokens stand right here.
-            if byte > b' ' || !is_blank(byte) {
-                return Some(byte);
-            }
-            self.at += 1;
+        self.at = behind_blanks(self.bytes, self.at);
+        self.bytes.get(self.at).copied()
+    }
+
+    /// Walks over members as long as they are plain, and over the next key where they aren't.
+    fn members(&mut self, byte: u8) -> Option<()> {
+        let begun = self.at;
+        if self.secret.is_none() && self.progress.is_empty() {
+            while self.plain_member().is_some() {}
         }
+        if self.at == begun { self.key(byte) } else { Some(()) }
+    }
+
+    /// Walks over the next member, or as much of it as is plain; `None` if that isn't all. Plain are a key that is no
+    /// secret's, a string without escapes, a short scalar, and a comma.
+    #[inline]
+    fn plain_member(&mut self) -> Option<()> {
+        let bytes = self.bytes;
+        let key = plain_string(bytes, &mut self.ends, self.at)?;
+        let colon = behind_blanks(bytes, key.end + 1);
+        if bytes.get(colon) != Some(&b':') || self.scope.name_at(bytes, key.clone()).is_some() {
+            return None;
+        }
+        (self.at, self.expect) = (behind_blanks(bytes, colon + 1), Expect::Value);
+        self.key = key;
+        let end = match bytes.get(self.at)? {
+            b'"' => plain_string(bytes, &mut self.ends, self.at)?.end + 1,
+            _ => short_scalar(bytes, self.at)?,
+        };
+        (self.at, self.expect) = (behind_blanks(bytes, end), Expect::After);
+        if bytes.get(self.at) != Some(&b',') {
+            return None;
+        }
+        (self.at, self.expect) = (behind_blanks(bytes, self.at + 1), Expect::Key);
+        Some(())
     }
 
     fn in_object(&self) -> bool {
@@ -199,18 +226,14 @@ impl<'t, 's> Walk<'t, 's> {
     /// The string that begins here. Inlined in its two places, as most strings are short.
     #[inline(always)]
     fn quoted(&mut self, quote: u8) -> Quoted {
-        let start = self.at + 1;
-        if quote == b'"'
-            && let Some(end) = self.ends.next(start)
-            && self.bytes.get(end) == Some(&quote)
-        {
-            return Quoted {
-                inner: start..end,
-                end: end + 1,
+        match plain_string(self.bytes, &mut self.ends, self.at) {
+            Some(inner) => Quoted {
+                end: inner.end + 1,
+                inner,
                 escapes: false,
-            };
+            },
+            None => string(self.bytes, self.at, quote),
         }
-        string(self.bytes, self.at, quote)
     }
 
     /// Follows the paths one level down; gives the one that ends here.
@@ -331,6 +354,40 @@ impl<'t, 's> Walk<'t, 's> {
             }
         }
     }
+}
+
+/// Where the next token begins, at or behind `at`.
+#[inline]
+fn behind_blanks(bytes: &[u8], mut at: usize) -> usize {
+    // All blanks are below; most tokens stand right here.
+    while bytes.get(at).is_some_and(|byte| *byte <= b' ' && is_blank(*byte)) {
+        at += 1;
+    }
+    at
+}
+
+/// What the string holds that begins with the `"` at `start`; `None` if it has escapes or doesn't end.
+#[inline]
+fn plain_string(bytes: &[u8], ends: &mut Ends, start: usize) -> Option<Range<usize>> {
+    if bytes.get(start) != Some(&b'"') {
+        return None;
+    }
+    let end = ends.next(start + 1)?;
+    (bytes.get(end) == Some(&b'"')).then_some(start + 1..end)
+}
+
+/// Where a number or literal ends that is too short for a secret.
+#[inline]
+fn short_scalar(bytes: &[u8], start: usize) -> Option<usize> {
+    let window = bytes.get(start..start + SHORT)?;
+    let len = window.iter().position(|byte| !is_plain(*byte))?;
+    let ends = matches!(window.get(len)?, b',' | b'}') || is_blank(*window.get(len)?);
+    (len > 0 && ends).then_some(start + len)
+}
+
+/// Whether numbers and literals have such a byte.
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
 }
 
 /// What stands between tokens, and in no bare one: else a walk would stay where it is for ever.

@@ -4,17 +4,17 @@
 //! Invariants:
 //! - A name is judged as by [`names::secret`], remembered or not (`what_is_remembered_is_what_was_judged`).
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::names;
 
 /// Names that are remembered; a name has one place, and the last one that has it is there. A power of two.
-const PLACES: usize = 512;
+const PLACES: usize = 1024;
 
 /// What was judged of the names of late.
 #[derive(Debug)]
-pub(super) struct Judged(RefCell<Box<[Place]>>);
+pub(super) struct Judged(Box<[Cell<Place>; PLACES]>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
@@ -24,35 +24,41 @@ struct Place {
 
 impl Default for Judged {
     fn default() -> Self {
-        Self(RefCell::new(vec![Place::default(); PLACES].into()))
+        Self(Box::new(std::array::from_fn(|_| Cell::default())))
     }
 }
 
 impl Judged {
     /// The entry of the list of secret names that makes a name of a text one.
+    #[inline]
     pub(super) fn secret(&self, text: &[u8], name: Range<usize>) -> Option<&'static str> {
-        let mut places = self.0.borrow_mut();
-        let short = Short::of(text, name.clone());
-        let Some((short, place)) = short.and_then(|short| Some((short, places.get_mut(short.place())?))) else {
+        let Some(short) = Short::of(text, name.clone()) else {
             return names::secret(text.get(name).unwrap_or_default());
         };
-        if place.name != short {
-            *place = Place {
-                name: short,
-                word: names::secret(text.get(name).unwrap_or_default()),
-            };
+        let place = &self.0[short.place()];
+        let known = place.get();
+        if known.name.is(&short) {
+            return known.word;
         }
-        place.word
+        judge(place, short, text.get(name).unwrap_or_default())
     }
+}
+
+/// Judges a name and remembers it.
+#[cold]
+fn judge(place: &Cell<Place>, name: Short, bytes: &[u8]) -> Option<&'static str> {
+    let word = names::secret(bytes);
+    place.set(Place { name, word });
+    word
 }
 
 /// The bytes of a longer name are not remembered.
 const LONGEST: usize = 32;
 
 /// A name in machine words, with zeros behind it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Short {
-    words: [u64; 4],
+    words: [u128; 2],
     len: usize,
 }
 
@@ -61,8 +67,8 @@ impl Short {
     /// mispredicted most of the time.
     #[inline]
     fn of(text: &[u8], name: Range<usize>) -> Option<Self> {
-        let mask = MASKS.get(name.len())?;
-        let mut words = match text.get(name.start..).and_then(<[u8]>::first_chunk) {
+        let masks = MASKS.get(name.len())?;
+        let words = match text.get(name.start..).and_then(<[u8]>::first_chunk) {
             Some(window) => words(window),
             None => {
                 let mut window = [0; LONGEST];
@@ -71,37 +77,47 @@ impl Short {
                 words(&window)
             }
         };
-        for (word, mask) in words.iter_mut().zip(mask) {
-            *word &= mask;
-        }
-        Some(Self { words, len: name.len() })
+        Some(Self {
+            words: [words[0] & masks[0], words[1] & masks[1]],
+            len: name.len(),
+        })
     }
 
+    /// Without a branch for each word.
+    #[inline]
+    fn is(&self, other: &Self) -> bool {
+        let differences = (self.words[0] ^ other.words[0]) | (self.words[1] ^ other.words[1]);
+        differences == 0 && self.len == other.len
+    }
+
+    #[inline]
     fn place(&self) -> usize {
         /// Odd, and its bits are as good as random: the golden ratio in 64 bits.
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        let [a, b, c, d] = self.words;
-        let mixed = (a ^ b.rotate_left(17) ^ c.rotate_left(31) ^ d.rotate_left(47)).wrapping_mul(FACTOR);
+        let mixed = self.words[0] ^ self.words[1].rotate_left(31);
+        let (low, high) = (mixed as u64, (mixed >> 64) as u64);
+        let mixed = (low ^ high.rotate_left(17)).wrapping_mul(FACTOR);
         // The highest bits depend on all the others.
         usize::try_from(mixed >> (u64::BITS - PLACES.ilog2())).unwrap_or_default()
     }
 }
 
-fn words(window: &[u8; LONGEST]) -> [u64; 4] {
+#[inline]
+fn words(window: &[u8; LONGEST]) -> [u128; 2] {
     let (words, _) = window.as_chunks();
-    std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
+    std::array::from_fn(|at| words.get(at).map_or(0, |word| u128::from_le_bytes(*word)))
 }
 
 /// For each length which bits of the words are a name's.
-static MASKS: [[u64; 4]; LONGEST + 1] = masks();
+static MASKS: [[u128; 2]; LONGEST + 1] = masks();
 
-const fn masks() -> [[u64; 4]; LONGEST + 1] {
-    let mut masks = [[0; 4]; LONGEST + 1];
+const fn masks() -> [[u128; 2]; LONGEST + 1] {
+    let mut masks = [[0; 2]; LONGEST + 1];
     let mut len = 0;
     while len <= LONGEST {
         let mut byte = 0;
         while byte < len {
-            masks[len][byte / 8] |= 0xff << (byte % 8 * 8);
+            masks[len][byte / 16] |= 0xff << (byte % 16 * 8);
             byte += 1;
         }
         len += 1;

@@ -9,9 +9,9 @@ use wide::u8x16;
 const BLOCK: usize = 64;
 const LANE: usize = 16;
 
-/// The bytes by which the patterns' beginnings are found: behind its first byte each holds one of them. With the byte before
-/// it, that tells most other texts at once.
-pub(super) const ANCHORS: [u8; 8] = *b"_-/. IJx";
+/// The bytes by which the patterns' beginnings are found: each holds one of them. With the bytes around it, that tells most
+/// other texts at once.
+pub(super) const ANCHORS: [u8; 9] = *b"_-/.IJxBb";
 
 /// What stands in 64 bytes of a text; the lowest bit is the first byte.
 #[derive(Clone, Copy, Debug, Default)]
@@ -60,9 +60,11 @@ impl Marks {
     fn look(&mut self, lane: u8x16) {
         let is = |byte| lane.simd_eq(u8x16::splat(byte));
         let add = |marks: &mut u64, mask: u8x16| *marks = *marks << LANE | u64::from(mask.to_bitmask());
-        let joints = is(b'-') | is(b' ');
-        let anchors = joints | is(b'_') | is(b'/') | is(b'.') | is(b'I') | is(b'J') | is(b'x');
-        add(&mut self.joints, joints);
+        // One comparison for two bytes that differ in this bit.
+        let either = |byte, bit| (lane | u8x16::splat(bit)).simd_eq(u8x16::splat(byte | bit));
+        let hyphens = is(b'-');
+        let anchors = hyphens | either(b'.', 1) | either(b'B', 0x20) | is(b'_') | is(b'I') | is(b'J') | is(b'x');
+        add(&mut self.joints, hyphens | is(b' '));
         add(&mut self.anchors, anchors);
         add(&mut self.separators, is(b'=') | is(b':'));
         add(&mut self.quotes, is(b'"'));
@@ -81,49 +83,47 @@ impl Marks {
     }
 }
 
-/// Where the strings of a text end: the next `"` or `\`.
+/// Where strings of a text may end: each `"` and `\`, in their order. They are all found before the first is asked for: a loop
+/// of its own is quicker than to go on with a block for each string.
 #[derive(Debug)]
-pub(super) struct Ends<'t> {
-    text: &'t [u8],
-    /// Where the block begins that was looked at last, and its ends.
-    from: usize,
-    ends: u64,
+pub(super) struct Ends {
+    places: Vec<u32>,
+    /// The first that was not passed.
+    next: usize,
 }
 
-impl<'t> Ends<'t> {
-    pub(super) fn new(text: &'t [u8]) -> Self {
-        let mut ends = Self { text, from: 0, ends: 0 };
-        ends.look();
-        ends
+impl Ends {
+    /// None of a text that is longer than its places can say.
+    pub(super) fn new(text: &[u8]) -> Self {
+        let mut places = Vec::new();
+        if u32::try_from(text.len()).is_ok() {
+            // In most JSON there are fewer.
+            places.reserve(text.len() / 4);
+            let (whole, rest) = text.as_chunks::<BLOCK>();
+            let last = (!rest.is_empty()).then(|| padded(rest));
+            let mut from = 0;
+            for block in whole.iter().chain(&last) {
+                let mut ends = Self::of(block);
+                while ends != 0 {
+                    places.push(from + ends.trailing_zeros());
+                    ends &= ends - 1;
+                }
+                from += BLOCK as u32;
+            }
+        }
+        Self { places, next: 0 }
     }
 
-    /// The first at or behind `at`; `None` if there is none, and may be if `at` is before the last one that was found.
+    /// The first at or behind `at`, which is not before that of the last call.
     #[inline]
     pub(super) fn next(&mut self, at: usize) -> Option<usize> {
-        let mut passed = at.checked_sub(self.from)?;
-        if passed >= BLOCK {
-            self.from += passed - passed % BLOCK;
-            passed %= BLOCK;
-            self.look();
-        }
-        let mut ends = self.ends >> passed << passed;
-        while ends == 0 {
-            self.from += BLOCK;
-            self.look();
-            if self.from >= self.text.len() {
-                return None;
+        loop {
+            let place = *self.places.get(self.next)? as usize;
+            if place >= at {
+                return Some(place);
             }
-            ends = self.ends;
+            self.next += 1;
         }
-        Some(self.from + ends.trailing_zeros() as usize)
-    }
-
-    fn look(&mut self) {
-        let rest = self.text.get(self.from..).unwrap_or_default();
-        self.ends = match rest.first_chunk() {
-            Some(block) => Self::of(block),
-            None => Self::of(&padded(rest)),
-        };
     }
 
     #[inline(always)]

@@ -27,11 +27,16 @@ impl<'r> Names<'r> {
     }
 
     /// The same for a name that stands in a text.
+    #[inline]
     pub(super) fn rule_at(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
-        if let Some(word) = self.judged.secret(text, name.clone()) {
-            return Some(Rule::Name(word));
+        match self.judged.secret(text, name.clone()) {
+            Some(word) => Some(Rule::Name(word)),
+            None if self.configured.is_empty() => None,
+            None => self.configured_rule(text.get(name).unwrap_or_default()),
         }
-        let name = text.get(name).unwrap_or_default();
+    }
+
+    fn configured_rule(&self, name: &[u8]) -> Option<Rule<'r>> {
         let own = self.configured.iter().find(|(_, flat)| names::is(flat, name));
         own.map(|(written, _)| Rule::Configured(written))
     }

@@ -42,20 +42,19 @@ enum Shape {
     Jwt,
     Pem,
     UserInfo,
+    /// Its beginning is an authentication scheme, in any case (RFC 9110, 11.1).
     Credentials,
     /// So many more characters of a key.
     Key(usize),
 }
 
-/// What secrets begin with, the name of the pattern, and how they go on.
-/// At most 32, of two bytes at least.
-const BEGINNINGS: [(&str, &str, Shape); 31] = [
+/// What secrets begin with, the name of the pattern, and how they go on. At most 32.
+const BEGINNINGS: [(&str, &str, Shape); 30] = [
     ("eyJ", "jwt", Shape::Jwt),
     ("-----BEGIN ", "pem", Shape::Pem),
     ("://", "userinfo", Shape::UserInfo),
-    ("earer ", "bearer", Shape::Credentials),
-    ("EARER ", "bearer", Shape::Credentials),
-    ("asic ", "basic", Shape::Credentials),
+    ("bearer ", "bearer", Shape::Credentials),
+    ("basic ", "basic", Shape::Credentials),
     ("AKIA", "aws", Shape::Key(16)),
     ("ASIA", "aws", Shape::Key(16)),
     ("AIza", "google", Shape::Key(30)),
@@ -89,17 +88,22 @@ const CUT_KEY: usize = 4;
 /// Fewer characters behind `Bearer` are prose.
 const CREDENTIALS: usize = 6;
 
-/// Where in each of [`BEGINNINGS`] its anchor stands: the first of [`ANCHORS`] that has a byte before it.
+/// Where in each of [`BEGINNINGS`] its anchor stands: the first of [`ANCHORS`] that has a byte before it, if one has.
 const PLACES: [usize; BEGINNINGS.len()] = places();
 
 const fn places() -> [usize; BEGINNINGS.len()] {
-    let mut places = [1; BEGINNINGS.len()];
+    let mut places = [0; BEGINNINGS.len()];
     let mut number = 0;
     while number < BEGINNINGS.len() {
         let text = BEGINNINGS[number].0.as_bytes();
-        while !is_anchor(text[places[number]]) {
-            places[number] += 1;
+        let mut place = 1;
+        while place < text.len() && !is_anchor(text[place]) {
+            place += 1;
         }
+        if place < text.len() {
+            places[number] = place;
+        }
+        assert!(is_anchor(text[places[number]]));
         number += 1;
     }
     places
@@ -116,18 +120,35 @@ const fn is_anchor(byte: u8) -> bool {
     false
 }
 
-/// For each byte, which of [`BEGINNINGS`] have it as their anchor, and which have it right before that: a bit each.
-static AT_ANCHOR: [u32; 256] = beginnings_by(0);
-static BEFORE_ANCHOR: [u32; 256] = beginnings_by(1);
+/// For each byte, which of [`BEGINNINGS`] may have it right before their anchor, as their anchor, and right behind it: a bit
+/// each.
+static AROUND_ANCHOR: [[u32; 256]; 3] = [beginnings_by(0), beginnings_by(1), beginnings_by(2)];
 
-const fn beginnings_by(before: usize) -> [u32; 256] {
+/// Those that have a byte at `1 + PLACES`, less one; any byte is there where the beginning has none.
+const fn beginnings_by(place: usize) -> [u32; 256] {
     let mut which = [0; 256];
     let mut number = 0;
     while number < BEGINNINGS.len() {
-        which[BEGINNINGS[number].0.as_bytes()[PLACES[number] - before] as usize] |= 1 << number;
+        let (text, _, shape) = BEGINNINGS[number];
+        let at = PLACES[number] + place;
+        let mut byte = 0;
+        while byte < which.len() {
+            if at == 0 || at > text.len() || is_alike(shape, text.as_bytes()[at - 1], byte as u8) {
+                which[byte] |= 1 << number;
+            }
+            byte += 1;
+        }
         number += 1;
     }
     which
+}
+
+/// Whether a byte may stand in the place of one of a beginning.
+const fn is_alike(shape: Shape, wanted: u8, byte: u8) -> bool {
+    match shape {
+        Shape::Credentials => wanted.eq_ignore_ascii_case(&byte),
+        _ => wanted == byte,
+    }
 }
 
 /// The text without what looks like a secret.
@@ -180,10 +201,9 @@ pub(super) fn find<'t>(names: &pairs::Names<'t>, text: &'t [u8], around: Around)
 /// Adds the secrets that begin around the anchor at `at`.
 #[inline]
 fn begun(text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
-    let Some([before, anchor]) = at.checked_sub(1).and_then(|before| text.get(before..=at)) else {
-        return;
-    };
-    let mut which = BEFORE_ANCHOR[usize::from(*before)] & AT_ANCHOR[usize::from(*anchor)];
+    let byte = |at: Option<usize>| usize::from(at.and_then(|at| text.get(at)).copied().unwrap_or_default());
+    let [before, here, behind] = &AROUND_ANCHOR;
+    let mut which = before[byte(at.checked_sub(1))] & here[byte(Some(at))] & behind[byte(at.checked_add(1))];
     while which != 0 {
         begins(which.trailing_zeros() as usize, text, at, around, found);
         which &= which - 1;
@@ -193,19 +213,26 @@ fn begun(text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
 /// Adds the secret that begins with one of [`BEGINNINGS`], if it is there.
 #[inline(never)]
 fn begins(number: usize, text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
-    let (beginning, pattern, shape) = BEGINNINGS[number];
+    let (_, pattern, shape) = BEGINNINGS[number];
     let Some(start) = at.checked_sub(PLACES[number]) else {
         return;
     };
-    let rest = text.get(start..).unwrap_or_default();
-    if rest.starts_with(beginning.as_bytes()) {
-        let range = shape.range(text, start, start + beginning.len(), around);
-        found.extend(range.map(|range| Found {
-            range,
-            rule: Rule::Pattern(pattern),
-            name: b"",
-        }));
-    }
+    let range = end_of(number, text, start).and_then(|end| shape.range(text, start, end, around));
+    found.extend(range.map(|range| Found {
+        range,
+        rule: Rule::Pattern(pattern),
+        name: b"",
+    }));
+}
+
+/// Where one of [`BEGINNINGS`] ends that stands at `start`; `None` if it doesn't.
+fn end_of(number: usize, text: &[u8], start: usize) -> Option<usize> {
+    let (beginning, _, shape) = BEGINNINGS[number];
+    let end = start + beginning.len();
+    let mut pairs = beginning.bytes().zip(text.get(start..end)?);
+    pairs
+        .all(|(wanted, byte)| is_alike(shape, wanted, *byte))
+        .then_some(end)
 }
 
 impl Shape {
@@ -326,11 +353,10 @@ mod tests {
             let around = Around { json: false, cut };
             let mut expected = Vec::new();
             for start in 0..text.len() {
-                for (beginning, pattern, shape) in BEGINNINGS {
-                    if text.as_bytes()[start..].starts_with(beginning.as_bytes()) {
-                        let range = shape.range(text.as_bytes(), start, start + beginning.len(), around);
-                        expected.extend(range.map(|range| (range.start, range.end, pattern)));
-                    }
+                for (number, (_, pattern, shape)) in BEGINNINGS.into_iter().enumerate() {
+                    let end = end_of(number, text.as_bytes(), start);
+                    let range = end.and_then(|end| shape.range(text.as_bytes(), start, end, around));
+                    expected.extend(range.map(|range| (range.start, range.end, pattern)));
                 }
             }
             let judged = Judged::default();

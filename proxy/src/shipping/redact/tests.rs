@@ -277,6 +277,8 @@ fn text_loses_what_has_a_shape() {
         ("a eyJhbGciOiJub25lIn0.e30.x b", "a REDACTED b"),
         ("Authorization: Bearer abc\nHost: a", "Authorization: REDACTED\nHost: a"),
         ("got bearer abcdef123.", "got bearer REDACTED"),
+        ("BASIC dXNlcjpwdw== was sent", "BASIC REDACTED was sent"),
+        ("it suits a wearer anywhere", "it suits a wearer anywhere"),
         (
             "x -----BEGIN RSA PRIVATE KEY-----\nMIIE\n-----END RSA PRIVATE KEY-----\ny",
             "x REDACTED\ny",
