@@ -2,6 +2,9 @@
 
 use crate::escape::{escape, escaped_byte_len};
 
+/// As hexadecimal digits are written.
+pub(crate) const HEX_DIGITS: &[u8; 16] = b"0123456789abcdef";
+
 /// What stands at the end of a string that was cut.
 const ELLIPSIS: &str = "…";
 
@@ -60,10 +63,9 @@ pub(crate) fn padded<const N: usize>(value: u64, out: &mut Vec<u8>) {
 
 /// Appends a JSON string of lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
     for byte in bytes {
-        out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+        out.extend_from_slice(&[HEX_DIGITS[usize::from(byte >> 4)], HEX_DIGITS[usize::from(byte & 15)]]);
     }
     out.push(b'"');
 }
@@ -127,9 +129,13 @@ mod tests {
     #[test]
     fn a_string_grows_its_buffer_by_little_more_than_itself() {
         let mut out = Vec::new();
-        let text = "x".repeat(1 << 20);
-        string(&text, &mut out);
-        assert!(out.capacity() < 2 * text.len() + 1024, "{}", out.capacity());
+        string(&"an \"escape\" in each block".repeat(1 << 16), &mut out);
+        assert!(
+            out.capacity() < 2 * out.len() + 1024,
+            "{} of {}",
+            out.capacity(),
+            out.len()
+        );
     }
 
     #[test]

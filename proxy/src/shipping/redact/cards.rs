@@ -256,6 +256,10 @@ mod tests {
                 let text = format!("{before}{card} 12/27");
                 assert_eq!(cards(&text, false), [card], "{text}");
             }
+            for before in 0..140 {
+                let text = format!("{}{card},x", ",".repeat(before));
+                assert_eq!(cards(&text, false), [card], "{text}");
+            }
         }
     }
 
@@ -287,10 +291,10 @@ mod tests {
     proptest! {
         #[test]
         fn the_number_is_found_wherever_it_stands(
-            pieces in proptest::collection::vec(("[ 0-9a-z.-]{0,70}", 0..3_usize, "[ 0-9-]{0,30}"), 0..5),
+            pieces in proptest::collection::vec(("[ 0-9a-z.-]{0,70}", 0..4_usize, "[ 0-9-]{0,30}"), 0..5),
             cut: bool,
         ) {
-            let numbers = ["", "4111111111111111", "4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1"];
+            let numbers = ["", "4222222222222", "4111111111111111", "4-1-1-1-1-1-1-1-1-1-1-1-1-1-1-1"];
             let text: String = pieces.iter().map(|(before, number, behind)| format!("{before}{}{behind}", numbers[*number])).collect();
             let bytes = text.as_bytes();
             let (mut expected, mut until) = (Vec::new(), 0);

@@ -109,7 +109,7 @@ impl<'t, 's> Walk<'t, 's> {
         while let Some(byte) = self.next() {
             match self.expect {
                 Expect::Value => self.value(byte)?,
-                Expect::Key => self.members(byte)?,
+                Expect::Key => self.members()?,
                 Expect::After => self.after(byte)?,
             }
         }
@@ -122,17 +122,22 @@ impl<'t, 's> Walk<'t, 's> {
         self.bytes.get(self.at).copied()
     }
 
-    /// Walks over members as long as they are plain, and over the next key where they aren't.
-    fn members(&mut self, byte: u8) -> Option<()> {
-        let begun = self.at;
+    /// Walks over members as long as they are plain; where another comes, over its key.
+    fn members(&mut self) -> Option<()> {
         if self.secret.is_none() && self.progress.is_empty() {
             while self.plain_member().is_some() {}
+            if self.expect != Expect::Key {
+                return Some(());
+            }
         }
-        if self.at == begun { self.key(byte) } else { Some(()) }
+        match self.bytes.get(self.at) {
+            Some(byte) => self.key(*byte),
+            None => Some(()),
+        }
     }
 
-    /// Walks over the next member, or as much of it as is plain; `None` if that isn't all. Plain are a key that is no
-    /// secret's, a string without escapes, a short scalar, and a comma.
+    /// Walks over the next member, or as much of it as is plain: a key that is no secret's, a string without escapes or a short
+    /// scalar, and a comma. `None` is no failure: at what is not plain the walk goes on as everywhere.
     #[inline]
     fn plain_member(&mut self) -> Option<()> {
         let bytes = self.bytes;

@@ -55,7 +55,7 @@ fn judge(place: &Cell<Place>, name: Short, bytes: &[u8]) -> Option<&'static str>
 /// The bytes of a longer name are not remembered.
 const LONGEST: usize = 32;
 
-/// A name in machine words, with zeros behind it.
+/// A name in whole words, with zeros behind it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Short {
     words: [u128; 2],
@@ -83,7 +83,7 @@ impl Short {
         })
     }
 
-    /// Without a branch for each word.
+    /// Whether it is the same name; without a branch for each word.
     #[inline]
     fn is(&self, other: &Self) -> bool {
         let differences = (self.words[0] ^ other.words[0]) | (self.words[1] ^ other.words[1]);

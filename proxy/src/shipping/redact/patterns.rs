@@ -42,7 +42,7 @@ enum Shape {
     Jwt,
     Pem,
     UserInfo,
-    /// Its beginning is an authentication scheme, in any case (RFC 9110, 11.1).
+    /// Its beginning is an authentication scheme, in any case (RFC 9110, 11.1), and the whole of it: a wearer is no bearer.
     Credentials,
     /// So many more characters of a key.
     Key(usize),
@@ -88,14 +88,15 @@ const CUT_KEY: usize = 4;
 /// Fewer characters behind `Bearer` are prose.
 const CREDENTIALS: usize = 6;
 
-/// Where in each of [`BEGINNINGS`] its anchor stands: the first of [`ANCHORS`] that has a byte before it, if one has.
+/// Where in each of [`BEGINNINGS`] its anchor stands: the first of [`ANCHORS`] that has a byte before it, else its first byte.
 const PLACES: [usize; BEGINNINGS.len()] = places();
 
 const fn places() -> [usize; BEGINNINGS.len()] {
     let mut places = [0; BEGINNINGS.len()];
     let mut number = 0;
     while number < BEGINNINGS.len() {
-        let text = BEGINNINGS[number].0.as_bytes();
+        let (text, _, shape) = BEGINNINGS[number];
+        let text = text.as_bytes();
         let mut place = 1;
         while place < text.len() && !is_anchor(text[place]) {
             place += 1;
@@ -103,7 +104,9 @@ const fn places() -> [usize; BEGINNINGS.len()] {
         if place < text.len() {
             places[number] = place;
         }
-        assert!(is_anchor(text[places[number]]));
+        let anchor = text[places[number]];
+        assert!(is_anchor(anchor));
+        assert!(!matches!(shape, Shape::Credentials) || is_anchor(anchor.to_ascii_uppercase()));
         number += 1;
     }
     places
@@ -124,7 +127,7 @@ const fn is_anchor(byte: u8) -> bool {
 /// each.
 static AROUND_ANCHOR: [[u32; 256]; 3] = [beginnings_by(0), beginnings_by(1), beginnings_by(2)];
 
-/// Those that have a byte at `1 + PLACES`, less one; any byte is there where the beginning has none.
+/// For each byte, the beginnings that may have it `place - 1` behind their anchor; any byte where a beginning doesn't reach.
 const fn beginnings_by(place: usize) -> [u32; 256] {
     let mut which = [0; 256];
     let mut number = 0;
@@ -342,13 +345,16 @@ mod tests {
         #[test]
         fn what_has_a_shape_is_found_wherever_it_stands(
             pieces in proptest::collection::vec(
-                ("[ a-z\":./_-]{0,70}", 0..BEGINNINGS.len(), "[ -/:]{0,1}[A-Za-z0-9_.@-]{0,45}"), 0..6,
+                ("[ a-z\":./_-]{0,70}", 0..BEGINNINGS.len(), any::<bool>(), "[ -/:]{0,1}[A-Za-z0-9_.@-]{0,45}"), 0..6,
             ),
             cut: bool,
         ) {
             let mut text = String::new();
-            for (before, number, behind) in &pieces {
-                text.extend([before, BEGINNINGS[*number].0, behind]);
+            for (before, number, is_upper, behind) in &pieces {
+                let beginning = BEGINNINGS[*number].0;
+                text.push_str(before);
+                text.push_str(&if *is_upper { beginning.to_uppercase() } else { beginning.to_owned() });
+                text.push_str(behind);
             }
             let around = Around { json: false, cut };
             let mut expected = Vec::new();

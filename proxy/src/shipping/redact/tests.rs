@@ -277,6 +277,7 @@ fn text_loses_what_has_a_shape() {
         ("a eyJhbGciOiJub25lIn0.e30.x b", "a REDACTED b"),
         ("Authorization: Bearer abc\nHost: a", "Authorization: REDACTED\nHost: a"),
         ("got bearer abcdef123.", "got bearer REDACTED"),
+        ("got bEaReR abcdef123", "got bEaReR REDACTED"),
         ("BASIC dXNlcjpwdw== was sent", "BASIC REDACTED was sent"),
         ("it suits a wearer anywhere", "it suits a wearer anywhere"),
         (
@@ -498,6 +499,20 @@ proptest! {
             end -= 1;
         }
         prop_assert!(!body(Kind::Json, front(&whole, end), true).contains("MARK"));
+    }
+
+    /// A configured path has the walk look at each member.
+    #[test]
+    fn plain_members_are_walked_as_others_are(
+        soup in r#"("(a|token|b\\"c)"|"a" ?: ?|"password":|[{}\[\]",:'\\ \n\x1e0-9a-z.]){0,60}"#, open in any_json(false), marked in any_json(true), cut: bool,
+    ) {
+        let value = serde_json::json!({ "open": open, "n": 12, "items": [{ "a": true, "password": marked }], "last": null });
+        let pretty = serde_json::to_string_pretty(&value).unwrap();
+        for text in [&soup, &pretty, &format!("{{{soup}"), &format!("{pretty}{soup}"), &value.to_string()] {
+            let redacted = |rules| with(rules, |applied| applied.body(Kind::Json, text, cut));
+            let (plain, each) = (redacted(&[]), redacted(&["$.never.there"]));
+            prop_assert_eq!(plain, each);
+        }
     }
 
     #[test]
