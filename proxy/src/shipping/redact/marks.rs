@@ -1,7 +1,9 @@
-//! Where in a text a secret may be: the bytes that tell are looked for in 64 at a time, a bit each.
+//! Where in a text a secret may be, and where its strings may end: the bytes that tell are looked for in 64 at a time, a bit each.
 //!
-//! Invariant: what is marked is what stands there, wherever the text's blocks begin and end
-//! (`each_byte_is_marked_for_what_it_is`).
+//! Invariants:
+//! - What is marked is what stands there, wherever the text's blocks begin and end (`each_byte_is_marked_for_what_it_is`,
+//!   `each_end_is_found_from_each_place`).
+//! - No end is told that isn't the next one: who goes back gets none (`no_end_is_found_on_the_way_back`).
 
 use wide::u8x16;
 
@@ -91,6 +93,7 @@ pub(super) struct Ends {
     places: Vec<u32>,
     /// The first that was not passed.
     next: usize,
+    /// The place that was asked for last.
     asked: usize,
 }
 
