@@ -1,5 +1,5 @@
 //! The envelope of a line as sidelog writes it, found without parsing the line: its strings are passed over by their quotes, which
-//! are looked for in 64 bytes at a time.
+//! are all looked for before, in 64 bytes at a time.
 //!
 //! Invariant: what is answered is what the strict reader ([`crate::reader`]) answers, and everything that is not plainly a
 //! record is left to it, so that it alone says what is wrong: white space, arrays, `null`, numbers with an exponent, an escape in a
@@ -7,7 +7,8 @@
 
 use std::borrow::Cow;
 
-use wide::u8x64;
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u8x64};
 
 use crate::{Envelope, time};
 
@@ -18,7 +19,7 @@ const SCHEMA: &str = "1";
 pub(crate) fn envelope(line: &str) -> Option<Envelope<'_>> {
     let mut scan = Scan {
         line,
-        quotes: Quotes::new(line.as_bytes())?,
+        quotes: Quotes::of(line.as_bytes())?,
     };
     let mut envelope = Envelope::empty();
     let (mut timestamp, mut observed) = (None, None);
@@ -99,10 +100,10 @@ impl<'a> Value<'a> {
     }
 }
 
-/// A line, and where its strings end.
+/// A line, and where its strings begin and end.
 struct Scan<'a> {
     line: &'a str,
-    quotes: Quotes<'a>,
+    quotes: Quotes,
 }
 
 /// Each says what is at a place, and the place behind it. Places only grow; what is inlined keeps them out of memory, where each
@@ -121,9 +122,8 @@ impl<'a> Scan<'a> {
 
     #[inline(always)]
     fn string(&mut self, at: usize) -> Option<(Value<'a>, usize)> {
-        let start = self.behind(at, b'"')?;
-        let (end, has_escapes) = self.quotes.next(start)?;
-        let text = self.line.get(start..end)?;
+        let (end, has_escapes) = self.quotes.closing(at)?;
+        let text = self.line.get(at + 1..end)?;
         Some((Value::Text { text, has_escapes }, end + 1))
     }
 
@@ -188,109 +188,100 @@ impl<'a> Scan<'a> {
 /// Bytes that are looked at together.
 const BLOCK: usize = 64;
 
-/// Where the quotes stand that no backslash escapes: a bit each, a block at a time.
-struct Quotes<'a> {
-    bytes: &'a [u8],
-    /// Where the block begins.
-    from: usize,
-    quotes: u64,
-    backslashes: u64,
-    /// 1 if a backslash at the block's end escapes what comes next.
-    escapes_next: u64,
+/// The quotes of a line that no backslash escapes.
+struct Quotes {
+    /// Twice the place of each, and one more if a backslash stands between the one before and it.
+    places: Vec<u32>,
+    next: usize,
 }
 
-impl<'a> Quotes<'a> {
-    fn new(bytes: &'a [u8]) -> Option<Self> {
-        let mut quotes = Self {
-            bytes,
-            from: 0,
-            quotes: 0,
-            backslashes: 0,
-            escapes_next: 0,
-        };
-        quotes.look()?;
-        Some(quotes)
+impl Quotes {
+    /// `None` if there is an escape that is none of JSON's, or a control character: in a string there is none, and outside of one it
+    /// would be white space.
+    fn of(bytes: &[u8]) -> Option<Self> {
+        u32::try_from(bytes.len()).ok()?.checked_mul(2)?;
+        let mut places = Vec::with_capacity(bytes.len() / 8);
+        dispatch!(Level::new(), simd => find_quotes(simd, bytes, &mut places))?;
+        Some(Self { places, next: 0 })
     }
 
-    /// The next quote from `at` on, and whether a backslash is before it. `at` never goes back.
+    /// Where the string ends that begins with the quote at `at`, and whether a backslash is in it; `None` if that isn't the next
+    /// one.
     #[inline(always)]
-    fn next(&mut self, at: usize) -> Option<(usize, bool)> {
-        while at >= self.from + BLOCK {
-            self.go_on()?;
-        }
-        let passed = at - self.from;
-        let mut backslashes = self.backslashes >> passed << passed;
-        let mut quotes = self.quotes >> passed << passed;
-        let mut has_escapes = false;
-        while quotes == 0 {
-            has_escapes |= backslashes != 0;
-            self.go_on()?;
-            (quotes, backslashes) = (self.quotes, self.backslashes);
-        }
-        let before = (quotes & quotes.wrapping_neg()) - 1;
-        has_escapes |= backslashes & before != 0;
-        Some((self.from + quotes.trailing_zeros() as usize, has_escapes))
-    }
-
-    #[inline(always)]
-    fn go_on(&mut self) -> Option<()> {
-        self.from += BLOCK;
-        self.look()
-    }
-
-    /// Looks at a block. `None` behind the end, and if there is an escape that is none of JSON's, or a control character: in a
-    /// string there is none, and outside of one it would be white space.
-    fn look(&mut self) -> Option<()> {
-        let rest = self.bytes.get(self.from..).filter(|rest| !rest.is_empty())?;
-        let block = match rest.first_chunk() {
-            Some(block) => u8x64::new(*block),
-            None => {
-                let mut padded = [b' '; BLOCK];
-                padded.get_mut(..rest.len())?.copy_from_slice(rest);
-                u8x64::new(padded)
-            }
-        };
-        let of = |byte| block.simd_eq(u8x64::splat(byte)).to_bitmask();
-        if block.simd_lt(u8x64::splat(b' ')).any() {
+    fn closing(&mut self, at: usize) -> Option<(usize, bool)> {
+        let [opening, closing] = *self.places.get(self.next..)?.first_chunk()?;
+        if (opening / 2) as usize != at {
             return None;
         }
-        self.quotes = of(b'"');
-        self.backslashes = of(b'\\');
-        if self.backslashes | self.escapes_next != 0 {
-            self.escapes()?;
-        }
-        Some(())
+        self.next += 2;
+        Some(((closing / 2) as usize, closing % 2 == 1))
     }
+}
 
-    /// Takes the quotes that are escaped out, and judges the other escapes.
-    fn escapes(&mut self) -> Option<()> {
-        let escaped = self.escaped();
-        let mut others = escaped & !(self.quotes | self.backslashes);
-        self.quotes &= !escaped;
+#[inline(always)]
+fn find_quotes<S: Simd>(simd: S, bytes: &[u8], places: &mut Vec<u32>) -> Option<()> {
+    let (blocks, rest) = bytes.as_chunks();
+    let mut last = [b' '; BLOCK];
+    last.get_mut(..rest.len())?.copy_from_slice(rest);
+    let mut escapes = Escapes::default();
+    let mut has_escapes = 0;
+    for (from, block) in (0_u32..).step_by(BLOCK).zip(blocks.iter().chain([&last])) {
+        let block = u8x64::simd_from(simd, *block);
+        if block.simd_lt(b' ').to_bitmask() != 0 {
+            return None;
+        }
+        let mut quotes = block.simd_eq(b'"').to_bitmask();
+        let mut backslashes = block.simd_eq(b'\\').to_bitmask();
+        if backslashes | escapes.next != 0 {
+            quotes &= !escapes.take(bytes, from as usize, quotes, backslashes)?;
+        }
+        while quotes != 0 {
+            let before = (quotes & quotes.wrapping_neg()) - 1;
+            has_escapes |= u32::from(backslashes & before != 0);
+            places.push(2 * (from + quotes.trailing_zeros()) + has_escapes);
+            (quotes, backslashes, has_escapes) = (quotes & (quotes - 1), backslashes & !before, 0);
+        }
+        has_escapes |= u32::from(backslashes != 0);
+    }
+    Some(())
+}
+
+/// What backslashes escape, block by block.
+#[derive(Default)]
+struct Escapes {
+    /// 1 if a backslash at the last block's end escapes what comes next.
+    next: u64,
+}
+
+impl Escapes {
+    /// The bytes of a block that are escaped; `None` if one of them is none of JSON's.
+    fn take(&mut self, bytes: &[u8], from: usize, quotes: u64, backslashes: u64) -> Option<u64> {
+        let escaped = self.escaped(backslashes);
+        let mut others = escaped & !(quotes | backslashes);
         while others != 0 {
-            let at = self.from + others.trailing_zeros() as usize;
-            match self.bytes.get(at)? {
+            let at = from + others.trailing_zeros() as usize;
+            match bytes.get(at)? {
                 b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
                 b'u' => {
-                    let digits = self.bytes.get(at + 1..at + 5)?;
+                    let digits = bytes.get(at + 1..at + 5)?;
                     digits.iter().all(u8::is_ascii_hexdigit).then_some(())?;
                 }
                 _ => return None,
             }
             others &= others - 1;
         }
-        Some(())
+        Some(escaped)
     }
 
     /// The bytes behind a backslash that is not escaped itself.
     ///
     /// simdjson's `json_escape_scanner`: in a row of backslashes each second one escapes, and subtraction walks a row.
-    const fn escaped(&mut self) -> u64 {
+    const fn escaped(&mut self, backslashes: u64) -> u64 {
         const ODD: u64 = 0xaaaa_aaaa_aaaa_aaaa;
-        let begin = self.backslashes & !self.escapes_next;
+        let begin = backslashes & !self.next;
         let rows = ((begin << 1) | ODD).wrapping_sub(begin) ^ ODD;
-        let escaped = rows ^ (self.backslashes | self.escapes_next);
-        self.escapes_next = (rows & self.backslashes) >> 63;
+        let escaped = rows ^ (backslashes | self.next);
+        self.next = (rows & backslashes) >> 63;
         escaped
     }
 }
@@ -362,7 +353,7 @@ mod tests {
     fn scan(line: &str) -> Scan<'_> {
         Scan {
             line,
-            quotes: Quotes::new(line.as_bytes()).unwrap(),
+            quotes: Quotes::of(line.as_bytes()).unwrap(),
         }
     }
 }

@@ -19,8 +19,8 @@ pub const HEADER_COUNT: &str = "Sidelog-Count";
 /// Message header: the span of `observed_timestamp` in the frame, as [`Observed`] writes it.
 pub const HEADER_OBSERVED: &str = "Sidelog-Observed";
 
-/// The most memory a builder keeps, beyond twice its frame size, after a frame is closed.
-const SPARE: usize = 64 * 1024;
+/// What a frame may be allocated beyond its size, for the record that is one too many for it.
+const SPARE: usize = 128 * 1024;
 
 /// A closed frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,20 +145,23 @@ impl FrameBuilder {
         self.close_at(self.lines.len())
     }
 
-    /// Closes the frame at a line's end; what is behind it begins the next frame.
+    /// Closes the frame at a line's end; what is behind it begins the next frame, which is expected to grow as large as this one.
     fn close_at(&mut self, end: usize) -> Option<Frame> {
         if self.count == 0 {
             return None;
         }
+        let expected = self.max_bytes.saturating_add(SPARE).min(self.lines.len());
+        let mut next = Vec::with_capacity(expected);
+        next.extend_from_slice(self.lines.get(end..)?);
+        let mut lines = std::mem::replace(&mut self.lines, next);
+        lines.truncate(end);
         let frame = Frame {
-            payload: Bytes::copy_from_slice(self.lines.get(..end)?),
+            // Its allocation is shrunk, which is where it is if it is large.
+            payload: lines.into_boxed_slice().into(),
             count: self.count,
             first_observed: self.observed.first,
             last_observed: self.observed.last,
         };
-        self.lines.drain(..end);
-        self.lines
-            .shrink_to(self.max_bytes.saturating_mul(2).saturating_add(SPARE));
         self.count = 0;
         Some(frame)
     }

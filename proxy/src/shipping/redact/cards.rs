@@ -131,6 +131,10 @@ fn of_run(text: &[u8], run: Range<usize>, cut: bool, found: &mut Vec<Found<'_>>)
     let Some(bytes) = text.get(run.clone()).filter(|_| stands_alone(text, &run)) else {
         return;
     };
+    let digits = bytes.iter().filter(|byte| byte.is_ascii_digit()).count();
+    if digits < LEAST && !cut {
+        return;
+    }
     let mut start = 0;
     while start < bytes.len() {
         let end = longest(bytes, start, cut);

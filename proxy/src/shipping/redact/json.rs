@@ -143,11 +143,15 @@ impl<'t, 's> Walk<'t, 's> {
         let bytes = self.bytes;
         let key = plain_string(bytes, &mut self.ends, self.at)?;
         let colon = behind_blanks(bytes, key.end + 1);
-        if bytes.get(colon) != Some(&b':') || self.scope.name_at(bytes, key.clone()).is_some() {
+        if bytes.get(colon) != Some(&b':') {
             return None;
         }
         (self.at, self.expect) = (behind_blanks(bytes, colon + 1), Expect::Value);
-        self.key = key;
+        self.key = key.clone();
+        if !self.scope.names().know_open(bytes, key.clone()) {
+            self.rule = self.scope.name_at(bytes, key);
+            self.rule.is_none().then_some(())?;
+        }
         let end = match bytes.get(self.at)? {
             b'"' => plain_string(bytes, &mut self.ends, self.at)?.end + 1,
             _ => short_scalar(bytes, self.at)?,
@@ -377,7 +381,7 @@ fn plain_string(bytes: &[u8], ends: &mut Ends, start: usize) -> Option<Range<usi
     if bytes.get(start) != Some(&b'"') {
         return None;
     }
-    let end = ends.next(start + 1)?;
+    let end = ends.behind(start)?;
     (bytes.get(end) == Some(&b'"')).then_some(start + 1..end)
 }
 

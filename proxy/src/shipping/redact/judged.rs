@@ -35,37 +35,57 @@ impl Judged {
         let Some(short) = Short::of(text, name.clone()) else {
             return names::secret(text.get(name).unwrap_or_default());
         };
-        let place = &self.0[short.place()];
-        let known = place.get();
+        let known = self.0[short.place()].get();
         if known.name.is(&short) {
             return known.word;
         }
-        judge(place, short, text.get(name).unwrap_or_default())
+        self.judge(short, text.get(name).unwrap_or_default())
     }
-}
 
-/// Judges a name and remembers it.
-#[cold]
-fn judge(place: &Cell<Place>, name: Short, bytes: &[u8]) -> Option<&'static str> {
-    let word = names::secret(bytes);
-    place.set(Place { name, word });
-    word
+    /// Whether a name of a text is remembered as one that is no secret's; of some that are it isn't known.
+    #[inline(always)]
+    pub(super) fn knows_open(&self, text: &[u8], name: Range<usize>) -> bool {
+        let Some(short) = Short::of(text, name) else {
+            return false;
+        };
+        let known = self.0[short.place()].get();
+        known.name.is(&short) && known.word.is_none()
+    }
+
+    /// Judges a name that is not in its place, and puts it there; what was there goes to the place beside, where names are looked
+    /// for that had to make way.
+    #[cold]
+    fn judge(&self, name: Short, bytes: &[u8]) -> Option<&'static str> {
+        let (place, beside) = (&self.0[name.place()], &self.0[name.place() ^ 1]);
+        let known = beside.get();
+        let word = if known.name.is(&name) {
+            known.word
+        } else {
+            names::secret(bytes)
+        };
+        beside.set(place.get());
+        place.set(Place { name, word });
+        word
+    }
 }
 
 /// The bytes of a longer name are not remembered.
 const LONGEST: usize = 32;
 
+/// The words of such a name.
+type Words = [u64; LONGEST / 8];
+
 /// A name in whole words, with zeros behind it.
 #[derive(Clone, Copy, Debug, Default)]
 struct Short {
-    words: [u128; 2],
+    words: Words,
     len: usize,
 }
 
 impl Short {
     /// `None` for a longer name, which is judged each time. Names of any length are read alike: a branch by length would be
     /// mispredicted most of the time.
-    #[inline]
+    #[inline(always)]
     fn of(text: &[u8], name: Range<usize>) -> Option<Self> {
         let masks = MASKS.get(name.len())?;
         let words = match text.get(name.start..).and_then(<[u8]>::first_chunk) {
@@ -78,46 +98,47 @@ impl Short {
             }
         };
         Some(Self {
-            words: [words[0] & masks[0], words[1] & masks[1]],
+            words: std::array::from_fn(|at| words[at] & masks[at]),
             len: name.len(),
         })
     }
 
     /// Whether it is the same name; without a branch for each word.
-    #[inline]
+    #[inline(always)]
     fn is(&self, other: &Self) -> bool {
-        let differences = (self.words[0] ^ other.words[0]) | (self.words[1] ^ other.words[1]);
+        let pairs = self.words.iter().zip(&other.words);
+        let differences = pairs.fold(0, |differences, (one, other)| differences | (one ^ other));
         differences == 0 && self.len == other.len
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self) -> usize {
         /// Odd, and its bits are as good as random: the golden ratio in 64 bits.
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mixed = self.words[0] ^ self.words[1].rotate_left(31);
-        let (low, high) = (mixed as u64, (mixed >> 64) as u64);
-        let mixed = (low ^ high.rotate_left(17)).wrapping_mul(FACTOR);
+        let [first, second, third, fourth] = self.words;
+        let mixed =
+            (first ^ second.rotate_left(17) ^ third.rotate_left(31) ^ fourth.rotate_left(47)).wrapping_mul(FACTOR);
         // The highest bits depend on all the others.
         usize::try_from(mixed >> (u64::BITS - PLACES.ilog2())).unwrap_or_default()
     }
 }
 
-#[inline]
-fn words(window: &[u8; LONGEST]) -> [u128; 2] {
+#[inline(always)]
+fn words(window: &[u8; LONGEST]) -> Words {
     let (words, _) = window.as_chunks();
-    std::array::from_fn(|at| words.get(at).map_or(0, |word| u128::from_le_bytes(*word)))
+    std::array::from_fn(|at| words.get(at).map_or(0, |word| u64::from_le_bytes(*word)))
 }
 
 /// For each length which bits of the words are a name's.
-static MASKS: [[u128; 2]; LONGEST + 1] = masks();
+static MASKS: [Words; LONGEST + 1] = masks();
 
-const fn masks() -> [[u128; 2]; LONGEST + 1] {
-    let mut masks = [[0; 2]; LONGEST + 1];
+const fn masks() -> [Words; LONGEST + 1] {
+    let mut masks = [[0; LONGEST / 8]; LONGEST + 1];
     let mut len = 0;
     while len <= LONGEST {
         let mut byte = 0;
         while byte < len {
-            masks[len][byte / 16] |= 0xff << (byte % 16 * 8);
+            masks[len][byte / 8] |= 0xff << (byte % 8 * 8);
             byte += 1;
         }
         len += 1;

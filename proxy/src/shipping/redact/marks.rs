@@ -2,14 +2,16 @@
 //!
 //! Invariants:
 //! - What is marked is what stands there, wherever the text's blocks begin and end (`each_byte_is_marked_for_what_it_is`,
-//!   `each_end_is_found_from_each_place`).
+//!   `each_end_is_found_behind_the_one_before`).
 //! - No end is told that isn't the next one: who goes back gets none (`no_end_is_found_on_the_way_back`).
 
-use wide::u8x16;
+use fearless_simd::prelude::*;
+use fearless_simd::{Level, dispatch, u8x64};
 
-/// Bytes that are looked at together, in lanes.
+/// Bytes that are looked at together.
 const BLOCK: usize = 64;
-const LANE: usize = 16;
+/// Blocks that are looked at before the first of their marks is asked for.
+const BATCH: usize = 16;
 
 /// The bytes by which the patterns' beginnings are found: each holds one of them. With the bytes around it, that tells most
 /// other texts at once.
@@ -32,45 +34,86 @@ pub(super) struct Marks {
     pub(super) joints: u64,
 }
 
+/// The blocks of a text, one after another.
+#[derive(Debug)]
+pub(super) struct Blocks<'t> {
+    /// What is not looked at yet, and where in the text it begins.
+    rest: &'t [u8],
+    from: usize,
+    batch: [Marks; BATCH],
+    /// Which of them is next, and how many there are.
+    next: usize,
+    len: usize,
+}
+
 /// The blocks of a text.
-#[inline]
-pub(super) fn blocks(text: &[u8]) -> impl Iterator<Item = Marks> {
-    let (whole, rest) = text.as_chunks::<BLOCK>();
-    let last = (!rest.is_empty()).then(|| Marks::of(&padded(rest), whole.len() * BLOCK));
-    let whole = whole.iter().enumerate();
-    whole
-        .map(|(number, block)| Marks::of(block, number * BLOCK))
-        .chain(last)
+pub(super) fn blocks(text: &[u8]) -> Blocks<'_> {
+    Blocks {
+        rest: text,
+        from: 0,
+        batch: [Marks::default(); BATCH],
+        next: 0,
+        len: 0,
+    }
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = Marks;
+
+    #[inline]
+    fn next(&mut self) -> Option<Marks> {
+        if self.next == self.len {
+            self.look();
+        }
+        let marks = self.batch.get(..self.len)?.get(self.next).copied();
+        self.next += 1;
+        marks
+    }
+}
+
+impl Blocks<'_> {
+    #[inline(never)]
+    fn look(&mut self) {
+        let (now, later) = self.rest.split_at(self.rest.len().min(BATCH * BLOCK));
+        dispatch!(Level::new(), simd => mark(simd, now, self.from, &mut self.batch));
+        self.rest = later;
+        self.from += now.len();
+        (self.next, self.len) = (0, now.len().div_ceil(BLOCK));
+    }
+}
+
+#[inline(always)]
+fn mark<S: Simd>(simd: S, text: &[u8], from: usize, batch: &mut [Marks; BATCH]) {
+    let (whole, rest) = text.as_chunks();
+    let last = (!rest.is_empty()).then(|| padded(rest));
+    for (number, (marks, block)) in batch.iter_mut().zip(whole.iter().chain(&last)).enumerate() {
+        *marks = Marks::of(simd, block, from + number * BLOCK);
+    }
 }
 
 impl Marks {
     #[inline(always)]
-    fn of(block: &[u8; BLOCK], from: usize) -> Self {
-        let mut marks = Self {
+    fn of<S: Simd>(simd: S, block: &[u8; BLOCK], from: usize) -> Self {
+        let block = u8x64::simd_from(simd, *block);
+        let hyphens = block.simd_eq(b'-');
+        let anchors = hyphens
+            | block.simd_eq(b'_')
+            | block.simd_eq(b'I')
+            | block.simd_eq(b'J')
+            | block.simd_eq(b'x')
+            // One comparison for two bytes that differ in a bit.
+            | (block | 1).simd_eq(b'/')
+            | (block | 0x20).simd_eq(b'b');
+        let separators = block.simd_eq(b'=') | block.simd_eq(b':');
+        let joints = hyphens | block.simd_eq(b' ');
+        Self {
             from,
-            ..Self::default()
-        };
-        let (lanes, _) = block.as_chunks::<LANE>();
-        for lane in lanes.iter().rev() {
-            marks.look(u8x16::new(*lane));
+            anchors: anchors.to_bitmask(),
+            separators: separators.to_bitmask(),
+            quotes: block.simd_eq(b'"').to_bitmask(),
+            digits: (block - b'0').simd_lt(10).to_bitmask(),
+            joints: joints.to_bitmask(),
         }
-        marks
-    }
-
-    /// Adds a lane, from the last to the first.
-    #[inline(always)]
-    fn look(&mut self, lane: u8x16) {
-        let is = |byte| lane.simd_eq(u8x16::splat(byte));
-        let add = |marks: &mut u64, mask: u8x16| *marks = *marks << LANE | u64::from(mask.to_bitmask());
-        // One comparison for two bytes that differ in this bit.
-        let either = |byte, bit| (lane | u8x16::splat(bit)).simd_eq(u8x16::splat(byte | bit));
-        let hyphens = is(b'-');
-        let anchors = hyphens | either(b'.', 1) | either(b'B', 0x20) | is(b'_') | is(b'I') | is(b'J') | is(b'x');
-        add(&mut self.joints, hyphens | is(b' '));
-        add(&mut self.anchors, anchors);
-        add(&mut self.separators, is(b'=') | is(b':'));
-        add(&mut self.quotes, is(b'"'));
-        add(&mut self.digits, (lane - u8x16::splat(b'0')).simd_lt(u8x16::splat(10)));
     }
 
     /// The places in the text of the bits of a mask of these marks.
@@ -93,8 +136,6 @@ pub(super) struct Ends {
     places: Vec<u32>,
     /// The first that was not passed.
     next: usize,
-    /// The place that was asked for last.
-    asked: usize,
 }
 
 impl Ends {
@@ -104,48 +145,39 @@ impl Ends {
         if u32::try_from(text.len()).is_ok() {
             // In most JSON there are fewer.
             places.reserve(text.len() / 4);
-            let (whole, rest) = text.as_chunks::<BLOCK>();
-            let last = (!rest.is_empty()).then(|| padded(rest));
-            for (from, block) in (0..).step_by(BLOCK).zip(whole.iter().chain(&last)) {
-                let mut ends = Self::of(block);
-                while ends != 0 {
-                    places.push(from + ends.trailing_zeros());
-                    ends &= ends - 1;
-                }
-            }
+            dispatch!(Level::new(), simd => find_ends(simd, text, &mut places));
         }
-        Self {
-            places,
-            next: 0,
-            asked: 0,
-        }
+        Self { places, next: 0 }
     }
 
-    /// The first at or behind `at`; `None` if there is none, and if `at` is before that of the last call.
+    /// The one that follows the one at `start`; `None` if there is none, if none is at `start`, and if `start` is not behind those
+    /// that were asked for.
     #[inline]
-    pub(super) fn next(&mut self, at: usize) -> Option<usize> {
-        if at < self.asked {
-            return None;
-        }
-        self.asked = at;
-        loop {
-            let place = *self.places.get(self.next)? as usize;
-            if place >= at {
-                return Some(place);
-            }
+    pub(super) fn behind(&mut self, start: usize) -> Option<usize> {
+        // Mostly it is the next one.
+        while (*self.places.get(self.next)? as usize) < start {
             self.next += 1;
         }
+        let [opening, closing] = *self.places.get(self.next..)?.first_chunk()?;
+        if opening as usize != start {
+            return None;
+        }
+        self.next += 2;
+        Some(closing as usize)
     }
+}
 
-    #[inline(always)]
-    fn of(block: &[u8; BLOCK]) -> u64 {
-        let (lanes, _) = block.as_chunks::<LANE>();
-        let of_lane = |lane: &[u8; LANE]| {
-            let lane = u8x16::new(*lane);
-            let ends = lane.simd_eq(u8x16::splat(b'"')) | lane.simd_eq(u8x16::splat(b'\\'));
-            u64::from(ends.to_bitmask())
-        };
-        lanes.iter().rev().fold(0, |ends, lane| ends << LANE | of_lane(lane))
+#[inline(always)]
+fn find_ends<S: Simd>(simd: S, text: &[u8], places: &mut Vec<u32>) {
+    let (whole, rest) = text.as_chunks();
+    let last = (!rest.is_empty()).then(|| padded(rest));
+    for (from, block) in (0..).step_by(BLOCK).zip(whole.iter().chain(&last)) {
+        let block = u8x64::simd_from(simd, *block);
+        let mut ends = (block.simd_eq(b'"') | block.simd_eq(b'\\')).to_bitmask();
+        while ends != 0 {
+            places.push(from + ends.trailing_zeros());
+            ends &= ends - 1;
+        }
     }
 }
 
@@ -197,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn each_end_is_found_from_each_place() {
+    fn each_end_is_found_behind_the_one_before() {
         for (length, rare) in (0..200).flat_map(|length| [(length, true), (length, false)]) {
             let text: Vec<u8> = (0..length)
                 .map(|at| {
@@ -210,16 +242,13 @@ mod tests {
                 .collect();
             for step in 1..90 {
                 let mut ends = Ends::new(&text);
-                let mut last = 0;
+                let mut passed = 0;
                 for at in (0..length + 5).step_by(step) {
-                    let at = at.max(last);
-                    let expected = text
-                        .iter()
-                        .skip(at)
-                        .position(|byte| *byte != b'~')
-                        .map(|behind| at + behind);
-                    assert_eq!(ends.next(at), expected);
-                    last = expected.unwrap_or(last);
+                    let mut places = (at..length).filter(|at| text[*at] != b'~');
+                    let is_end = places.next() == Some(at);
+                    let expected = places.next().filter(|_| is_end && at >= passed);
+                    assert_eq!(ends.behind(at), expected);
+                    passed = expected.map_or(passed, |end| end + 1);
                 }
             }
         }
@@ -227,7 +256,8 @@ mod tests {
 
     #[test]
     fn no_end_is_found_on_the_way_back() {
-        let mut ends = Ends::new(b"\"a\"b\"");
-        assert_eq!((ends.next(3), ends.next(1), ends.next(3)), (Some(4), None, Some(4)));
+        let mut ends = Ends::new(b"\"a\"b\"c\"");
+        let told = [4, 0, 4].map(|start| ends.behind(start));
+        assert_eq!(told, [Some(6), None, None]);
     }
 }

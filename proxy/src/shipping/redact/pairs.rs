@@ -36,6 +36,12 @@ impl<'r> Names<'r> {
         }
     }
 
+    /// Whether a name that stands in a text is remembered as no secret's, as most are.
+    #[inline(always)]
+    pub(super) fn know_open(&self, text: &[u8], name: Range<usize>) -> bool {
+        self.configured.is_empty() && self.judged.knows_open(text, name)
+    }
+
     fn configured_rule(&self, name: &[u8]) -> Option<Rule<'r>> {
         let own = self.configured.iter().find(|(_, flat)| names::is(flat, name));
         own.map(|(written, _)| Rule::Configured(written))
@@ -130,5 +136,16 @@ fn is_blank(byte: u8) -> bool {
 }
 
 fn is_name(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte >= 0x80 || matches!(byte, b'_' | b'-' | b'.' | b'$' | b'[' | b']' | b'%')
+    NAME[usize::from(byte)]
 }
+
+static NAME: [bool; 256] = {
+    let mut name = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let is_joint = matches!(byte as u8, b'_' | b'-' | b'.' | b'$' | b'[' | b']' | b'%');
+        name[byte] = byte >= 0x80 || is_joint || (byte as u8).is_ascii_alphanumeric();
+        byte += 1;
+    }
+    name
+};
