@@ -47,7 +47,7 @@ fn escape_blocks<S: Simd>(simd: S, bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the first `len` bytes of a block, escaped.
+/// Appends the first `len` bytes of a block, escaped. Behind them nothing has to be.
 #[inline(always)]
 fn escape_block<S: Simd>(simd: S, block: &[u8; BLOCK], len: usize, out: &mut Vec<u8>) {
     let bytes = block.get(..len).unwrap_or(block);
@@ -78,19 +78,13 @@ fn escape_block<S: Simd>(simd: S, block: &[u8; BLOCK], len: usize, out: &mut Vec
         out.extend_from_slice(escaped.as_slice());
         out.truncate(end);
     }
-    out.truncate(start + len + (specials & first(len)).count_ones() as usize);
+    out.truncate(start + len + specials.count_ones() as usize);
 }
 
 /// Which bytes have to be escaped; the lowest bit is the first byte.
 #[inline(always)]
 fn specials<S: Simd>(text: u8x64<S>) -> u64 {
     (text.simd_eq(b'"') | text.simd_eq(b'\\') | text.simd_lt(b' ')).to_bitmask()
-}
-
-/// The lowest `count` bits; of all there are, if they are fewer.
-#[inline(always)]
-const fn first(count: usize) -> u64 {
-    if count < BLOCK { (1 << count) - 1 } else { u64::MAX }
 }
 
 /// For each set of bytes of a part that have to be escaped, which of them stands where in the outcome, and its length. The backslash
