@@ -136,8 +136,8 @@ impl<'t, 's> Walk<'t, 's> {
         }
     }
 
-    /// Walks over the next member, or as much of it as is plain: a key that is no secret's, a string without escapes or a short
-    /// scalar, and a comma. `None` is no failure: at what is not plain the walk goes on as everywhere.
+    /// Walks over the next member, or as much of it as is plain: a key, and if it is no secret's a string without escapes or a short
+    /// scalar, and a comma. `None` is no failure: at what is not plain the walk goes on as everywhere, with the rule for the key.
     #[inline]
     fn plain_member(&mut self) -> Option<()> {
         let bytes = self.bytes;
@@ -148,9 +148,12 @@ impl<'t, 's> Walk<'t, 's> {
         }
         (self.at, self.expect) = (behind_blanks(bytes, colon + 1), Expect::Value);
         self.key = key.clone();
+        self.rule = None;
         if !self.scope.names().know_open(bytes, key.clone()) {
             self.rule = self.scope.name_at(bytes, key);
-            self.rule.is_none().then_some(())?;
+            if self.rule.is_some() {
+                return None;
+            }
         }
         let end = match bytes.get(self.at)? {
             b'"' => plain_string(bytes, &mut self.ends, self.at)?.end + 1,

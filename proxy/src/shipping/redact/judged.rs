@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::names;
 
-/// Names that are remembered; a name has one place, and the last one that has it is there. A power of two.
+/// Names that are remembered: by twos, the one of two that was judged last before the other. A power of two.
 const PLACES: usize = 1024;
 
 /// What was judged of the names of late.
@@ -42,7 +42,7 @@ impl Judged {
         self.judge(short, text.get(name).unwrap_or_default())
     }
 
-    /// Whether a name of a text is remembered as one that is no secret's; of some that are it isn't known.
+    /// Whether a name of a text stands in its place as one that is no secret's. `false` says nothing.
     #[inline(always)]
     pub(super) fn knows_open(&self, text: &[u8], name: Range<usize>) -> bool {
         let Some(short) = Short::of(text, name) else {
@@ -52,11 +52,10 @@ impl Judged {
         known.name.is(&short) && known.word.is_none()
     }
 
-    /// Judges a name that is not in its place, and puts it there; what was there goes to the place beside, where names are looked
-    /// for that had to make way.
+    /// Judges a name that is not in its place, and puts it there; what was there goes beside it, where this one may have been.
     #[cold]
     fn judge(&self, name: Short, bytes: &[u8]) -> Option<&'static str> {
-        let (place, beside) = (&self.0[name.place()], &self.0[name.place() ^ 1]);
+        let (place, beside) = (&self.0[name.place()], &self.0[name.place() + 1]);
         let known = beside.get();
         let word = if known.name.is(&name) {
             known.word
@@ -111,15 +110,16 @@ impl Short {
         differences == 0 && self.len == other.len
     }
 
+    /// Its place, the first of two.
     #[inline(always)]
     fn place(&self) -> usize {
         /// Odd, and its bits are as good as random: the golden ratio in 64 bits.
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
         let [first, second, third, fourth] = self.words;
-        let mixed =
-            (first ^ second.rotate_left(17) ^ third.rotate_left(31) ^ fourth.rotate_left(47)).wrapping_mul(FACTOR);
+        let mixed = first ^ second.rotate_left(17) ^ third.rotate_left(31) ^ fourth.rotate_left(47);
         // The highest bits depend on all the others.
-        usize::try_from(mixed >> (u64::BITS - PLACES.ilog2())).unwrap_or_default()
+        let pair = mixed.wrapping_mul(FACTOR) >> (u64::BITS - (PLACES / 2).ilog2());
+        usize::try_from(2 * pair).unwrap_or_default()
     }
 }
 
@@ -161,9 +161,29 @@ mod tests {
             for name in names.iter().chain(names.iter().rev()) {
                 let expected = names::secret(name.as_bytes());
                 prop_assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), expected);
+                prop_assert_eq!(
+                    judged.knows_open(name.as_bytes(), 0..name.len()),
+                    expected.is_none() && name.len() <= LONGEST
+                );
                 let text = format!("key{name}{behind}");
                 prop_assert_eq!(judged.secret(text.as_bytes(), 3..3 + name.len()), expected);
             }
+        }
+    }
+
+    #[test]
+    fn two_names_of_the_same_place_are_both_remembered() {
+        let short = |name: &str| Short::of(name.as_bytes(), 0..name.len()).unwrap();
+        let place = short("name").place();
+        let other = (0..).map(|number| format!("other{number}"));
+        let other = other.into_iter().find(|name| short(name).place() == place).unwrap();
+        let judged = Judged::default();
+        for _ in 0..2 {
+            for name in ["name", &other] {
+                assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), None);
+            }
+            let remembered = [place + 1, place].map(|place| judged.0[place].get().name.words);
+            assert_eq!(remembered, [short("name").words, short(&other).words]);
         }
     }
 }

@@ -18,7 +18,7 @@ const BATCH: usize = 16;
 pub(super) const ANCHORS: [u8; 9] = *b"_-/.IJxBb";
 
 /// What stands in 64 bytes of a text; the lowest bit is the first byte.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {
     /// Where in the text they begin.
     pub(super) from: usize,
@@ -34,7 +34,7 @@ pub(super) struct Marks {
     pub(super) joints: u64,
 }
 
-/// The blocks of a text, one after another.
+/// Gives the marks of a text, block by block.
 #[derive(Debug)]
 pub(super) struct Blocks<'t> {
     /// What is not looked at yet, and where in the text it begins.
@@ -63,9 +63,12 @@ impl Iterator for Blocks<'_> {
     #[inline]
     fn next(&mut self) -> Option<Marks> {
         if self.next == self.len {
+            if self.rest.is_empty() {
+                return None;
+            }
             self.look();
         }
-        let marks = self.batch.get(..self.len)?.get(self.next).copied();
+        let marks = self.batch.get(self.next).copied();
         self.next += 1;
         marks
     }
@@ -256,8 +259,23 @@ mod tests {
 
     #[test]
     fn no_end_is_found_on_the_way_back() {
-        let mut ends = Ends::new(b"\"a\"b\"c\"");
-        let told = [4, 0, 4].map(|start| ends.behind(start));
-        assert_eq!(told, [Some(6), None, None]);
+        let mut ends = Ends::new(b"\"a\"b\"c\"d\"e\"");
+        let told = [4, 0, 4, 8].map(|start| ends.behind(start));
+        assert_eq!(told, [Some(6), None, None, Some(10)]);
+    }
+
+    #[test]
+    fn all_processors_mark_the_same() {
+        let bytes: Vec<u8> = (0..=255).cycle().skip(7).take(700).collect();
+        for from in 0..bytes.len() {
+            let text = &bytes[from..];
+            let mut places = Vec::new();
+            dispatch!(Level::baseline(), simd => find_ends(simd, text, &mut places));
+            assert_eq!(places, Ends::new(text).places);
+            let mut batch = [Marks::default(); BATCH];
+            dispatch!(Level::baseline(), simd => mark(simd, text, 0, &mut batch));
+            let marks: Vec<_> = blocks(text).collect();
+            assert_eq!(batch[..marks.len()], marks);
+        }
     }
 }
