@@ -139,6 +139,7 @@ fn is_name(byte: u8) -> bool {
     NAME[usize::from(byte)]
 }
 
+/// Whether a name may hold a byte; most names are looked at from their end, byte by byte.
 static NAME: [bool; 256] = {
     let mut name = [false; 256];
     let mut byte = 0;
