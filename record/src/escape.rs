@@ -2,7 +2,8 @@
 //!
 //! 64 bytes are looked at together. Those among which something has to be escaped are written by eight, without a branch for what
 //! it is: a table says which of them, and where a backslash, goes to which place. By single bytes are written those among which a
-//! control character is that is rare in text. Processors without a shuffle of bytes (on x86 SSSE3, of 2006) are slow at this.
+//! control character is that is rare in text. Slow at this are processors on which bytes are not shuffled: on x86 those without
+//! SSE4.2, of 2008.
 //!
 //! Invariant: what is written is, byte for byte, what serde_json writes (`a_text_is_escaped_as_by_serde_json`).
 
@@ -171,7 +172,7 @@ mod tests {
         String::from_utf8(out).unwrap().split_off("before".len())
     }
 
-    /// As on processors that have nothing more than all of their kind.
+    /// As on a processor that has nothing more than all of its kind.
     fn escaped_anywhere(text: &str) -> String {
         let mut out = Vec::new();
         dispatch!(Level::baseline(), simd => escape_blocks(simd, text.as_bytes(), &mut out));
