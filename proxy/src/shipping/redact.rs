@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `names`, `judged` | the one list of names whose values are secrets, and which were looked up of late |
 //! | `known` | which values were searched of late, and nothing found |
-//! | `patterns`, `cards`, `pairs`, `marks` | secrets that are known by their shape, in any text |
+//! | `patterns`, `cards`, `pairs`, `marks`, `trigrams` | secrets that are known by their shape, in any text |
 //! | `headers`, `parameters` | header fields; queries, forms, paths and URLs |
 //! | `json`, `markup`, `multipart` | bodies with a structure |
 //! | `trail` | which rule took out what |
@@ -38,6 +38,7 @@ mod pairs;
 mod parameters;
 mod patterns;
 mod trail;
+mod trigrams;
 
 use judged::Judged;
 use known::KnownClean;

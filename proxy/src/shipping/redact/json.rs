@@ -125,7 +125,7 @@ impl<'t, 's> Walk<'t, 's> {
     /// Walks over members as long as they are plain; where another comes, over its key.
     fn members(&mut self) -> Option<()> {
         if self.secret.is_none() && self.progress.is_empty() {
-            while self.plain_member().is_some() {}
+            self.plain_members();
             if self.expect != Expect::Key {
                 return Some(());
             }
@@ -136,35 +136,41 @@ impl<'t, 's> Walk<'t, 's> {
         }
     }
 
-    /// Walks over the next member, or as much of it as is plain: a key, and if it is no secret's a string without escapes or a short
-    /// scalar, and a comma. `None` is no failure: at what is not plain the walk goes on as everywhere, with the rule for the key.
-    #[inline]
-    fn plain_member(&mut self) -> Option<()> {
-        let bytes = self.bytes;
-        let key = plain_string(bytes, &mut self.ends, self.at)?;
-        let colon = behind_blanks(bytes, key.end + 1);
-        if bytes.get(colon) != Some(&b':') {
-            return None;
-        }
-        (self.at, self.expect) = (behind_blanks(bytes, colon + 1), Expect::Value);
-        self.key = key.clone();
-        self.rule = None;
-        if !self.scope.names().know_open(bytes, key.clone()) {
-            self.rule = self.scope.name_at(bytes, key);
-            if self.rule.is_some() {
-                return None;
+    /// Walks over members as long as they are plain: a key, and if it is no secret's a string without escapes or a short scalar, and a
+    /// comma. At what is not plain the walk goes on as everywhere, with the rule for the key.
+    ///
+    /// Where it is stays in registers, as each step would wait for the one before in memory.
+    fn plain_members(&mut self) {
+        let (bytes, names) = (self.bytes, self.scope.names());
+        let mut ends = std::mem::take(&mut self.ends);
+        let mut at = self.at;
+        loop {
+            let Some((key, value)) = plain_key(bytes, &mut ends, at) else {
+                self.at = at;
+                break;
+            };
+            if let Some(rule) = names.rule_at(bytes, key.clone()) {
+                (self.at, self.expect) = (value, Expect::Value);
+                (self.key, self.rule) = (key, Some(rule));
+                break;
             }
+            let end = match bytes.get(value) {
+                Some(b'"') => plain_string(bytes, &mut ends, value).map(|inner| inner.end + 1),
+                _ => short_scalar(bytes, value),
+            };
+            let Some(end) = end else {
+                (self.at, self.expect) = (value, Expect::Value);
+                self.key = key;
+                break;
+            };
+            at = behind_blanks(bytes, end);
+            if bytes.get(at) != Some(&b',') {
+                (self.at, self.expect) = (at, Expect::After);
+                break;
+            }
+            at = behind_blanks(bytes, at + 1);
         }
-        let end = match bytes.get(self.at)? {
-            b'"' => plain_string(bytes, &mut self.ends, self.at)?.end + 1,
-            _ => short_scalar(bytes, self.at)?,
-        };
-        (self.at, self.expect) = (behind_blanks(bytes, end), Expect::After);
-        if bytes.get(self.at) != Some(&b',') {
-            return None;
-        }
-        (self.at, self.expect) = (behind_blanks(bytes, self.at + 1), Expect::Key);
-        Some(())
+        self.ends = ends;
     }
 
     fn in_object(&self) -> bool {
@@ -388,17 +394,40 @@ fn plain_string(bytes: &[u8], ends: &mut Ends, start: usize) -> Option<Range<usi
     (bytes.get(end) == Some(&b'"')).then_some(start + 1..end)
 }
 
-/// Where a number or literal ends that is too short for a secret.
+/// The key without escapes that begins here, and where its value does.
+#[inline]
+fn plain_key(bytes: &[u8], ends: &mut Ends, start: usize) -> Option<(Range<usize>, usize)> {
+    let key = plain_string(bytes, ends, start)?;
+    let colon = behind_blanks(bytes, key.end + 1);
+    (bytes.get(colon) == Some(&b':')).then(|| (key, behind_blanks(bytes, colon + 1)))
+}
+
+/// Where a number or literal ends that is too short for a secret. All its bytes are looked at, as a branch at its end would be
+/// mispredicted.
 #[inline]
 fn short_scalar(bytes: &[u8], start: usize) -> Option<usize> {
-    let window = bytes.get(start..start + SHORT)?;
-    let len = window.iter().position(|byte| !is_plain(*byte))?;
-    let ends = matches!(window.get(len)?, b',' | b'}') || is_blank(*window.get(len)?);
+    let window: &[u8; SHORT] = bytes.get(start..)?.first_chunk()?;
+    let others = window.iter().enumerate().fold(0, |others, (at, byte)| {
+        others | u32::from(!PLAIN[usize::from(*byte)]) << at
+    });
+    let len = others.trailing_zeros() as usize;
+    let behind = *window.get(len)?;
+    let ends = matches!(behind, b',' | b'}') || is_blank(behind);
     (len > 0 && ends).then_some(start + len)
 }
 
+static PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        plain[byte] = is_plain(byte as u8);
+        byte += 1;
+    }
+    plain
+};
+
 /// Whether numbers and literals have such a byte.
-fn is_plain(byte: u8) -> bool {
+const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.')
 }
 

@@ -9,12 +9,17 @@ use std::ops::Range;
 
 use super::names;
 
-/// Names that are remembered: by twos, the one of two that was judged last before the other. A power of two.
+/// Names that are remembered. A power of two.
 const PLACES: usize = 1024;
 
 /// What was judged of the names of late.
 #[derive(Debug)]
-pub(super) struct Judged(Box<[Cell<Place>; PLACES]>);
+pub(super) struct Judged {
+    /// By twos, the one of two that was judged last before the other.
+    places: Box<[Cell<Place>; PLACES]>,
+    /// Short names that are no secret's, as most are; quicker to look up.
+    open: Box<[Cell<Word>; PLACES]>,
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
@@ -24,38 +29,45 @@ struct Place {
 
 impl Default for Judged {
     fn default() -> Self {
-        Self(Box::new(std::array::from_fn(|_| Cell::default())))
+        Self {
+            places: Box::new(std::array::from_fn(|_| Cell::default())),
+            open: Box::new(std::array::from_fn(|_| Cell::default())),
+        }
     }
 }
 
 impl Judged {
     /// The entry of the list of secret names that makes a name of a text one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn secret(&self, text: &[u8], name: Range<usize>) -> Option<&'static str> {
+        let word = Word::of(text, name.clone());
+        if word.is_some_and(|word| self.open[word.place()].get() == word) {
+            return None;
+        }
+        self.look_up(text, name, word)
+    }
+
+    #[inline(never)]
+    fn look_up(&self, text: &[u8], name: Range<usize>, word: Option<Word>) -> Option<&'static str> {
         let Some(short) = Short::of(text, name.clone()) else {
             return names::secret(text.get(name).unwrap_or_default());
         };
-        let known = self.0[short.place()].get();
-        if known.name.is(&short) {
-            return known.word;
-        }
-        self.judge(short, text.get(name).unwrap_or_default())
-    }
-
-    /// Whether a name of a text stands in its place as one that is no secret's. `false` says nothing.
-    #[inline(always)]
-    pub(super) fn knows_open(&self, text: &[u8], name: Range<usize>) -> bool {
-        let Some(short) = Short::of(text, name) else {
-            return false;
+        let known = self.places[short.place()].get();
+        let found = if known.name.is(&short) {
+            known.word
+        } else {
+            self.judge(short, text.get(name).unwrap_or_default())
         };
-        let known = self.0[short.place()].get();
-        known.name.is(&short) && known.word.is_none()
+        if let Some(word) = word.filter(|_| found.is_none()) {
+            self.open[word.place()].set(word);
+        }
+        found
     }
 
     /// Judges a name that is not in its place, and puts it there; what was there goes beside it, where this one may have been.
     #[cold]
     fn judge(&self, name: Short, bytes: &[u8]) -> Option<&'static str> {
-        let (place, beside) = (&self.0[name.place()], &self.0[name.place() + 1]);
+        let (place, beside) = (&self.places[name.place()], &self.places[name.place() + 1]);
         let known = beside.get();
         let word = if known.name.is(&name) {
             known.word
@@ -67,6 +79,48 @@ impl Judged {
         word
     }
 }
+
+/// A name of up to 15 bytes, with zeros behind it, and its length as the last of 16.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Word {
+    front: u64,
+    back: u64,
+}
+
+impl Word {
+    /// `None` for a longer name, and where less than 16 bytes of the text are left.
+    #[inline(always)]
+    fn of(text: &[u8], name: Range<usize>) -> Option<Self> {
+        let window: &[u8; 16] = text.get(name.start..)?.first_chunk()?;
+        let (front, back) = WORD_MASKS.get(name.len())?;
+        let (words, _) = window.as_chunks();
+        Some(Self {
+            front: u64::from_le_bytes(words[0]) & front,
+            back: u64::from_le_bytes(words[1]) & back | (name.len() as u64) << 56,
+        })
+    }
+
+    #[inline(always)]
+    fn place(self) -> usize {
+        let mixed = self.front ^ self.back.rotate_left(29);
+        usize::try_from(mixed.wrapping_mul(FACTOR) >> (u64::BITS - PLACES.ilog2())).unwrap_or_default()
+    }
+}
+
+/// For each length which bits of a word are a name's.
+static WORD_MASKS: [(u64, u64); 16] = {
+    let (all, mut masks) = (masks(), [(0, 0); 16]);
+    let mut len = 0;
+    while len < masks.len() {
+        masks[len] = (all[len][0], all[len][1]);
+        len += 1;
+    }
+    masks
+};
+
+/// Odd, and its bits are as good as random: the golden ratio in 64 bits. Of a product with it the highest bits depend on all the
+/// others.
+const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// The bytes of a longer name are not remembered.
 const LONGEST: usize = 32;
@@ -113,11 +167,8 @@ impl Short {
     /// Its place, the first of two.
     #[inline(always)]
     fn place(&self) -> usize {
-        /// Odd, and its bits are as good as random: the golden ratio in 64 bits.
-        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
         let [first, second, third, fourth] = self.words;
         let mixed = first ^ second.rotate_left(17) ^ third.rotate_left(31) ^ fourth.rotate_left(47);
-        // The highest bits depend on all the others.
         let pair = mixed.wrapping_mul(FACTOR) >> (u64::BITS - (PLACES / 2).ilog2());
         usize::try_from(2 * pair).unwrap_or_default()
     }
@@ -161,10 +212,6 @@ mod tests {
             for name in names.iter().chain(names.iter().rev()) {
                 let expected = names::secret(name.as_bytes());
                 prop_assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), expected);
-                prop_assert_eq!(
-                    judged.knows_open(name.as_bytes(), 0..name.len()),
-                    expected.is_none() && name.len() <= LONGEST
-                );
                 let text = format!("key{name}{behind}");
                 prop_assert_eq!(judged.secret(text.as_bytes(), 3..3 + name.len()), expected);
             }
@@ -182,7 +229,7 @@ mod tests {
             for name in ["name", &other] {
                 assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), None);
             }
-            let remembered = [place + 1, place].map(|place| judged.0[place].get().name.words);
+            let remembered = [place + 1, place].map(|place| judged.places[place].get().name.words);
             assert_eq!(remembered, [short("name").words, short(&other).words]);
         }
     }

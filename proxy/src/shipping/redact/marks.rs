@@ -8,22 +8,19 @@
 use fearless_simd::prelude::*;
 use fearless_simd::{Level, dispatch, u8x64};
 
-/// Bytes that are looked at together.
-const BLOCK: usize = 64;
+use super::patterns;
+use super::trigrams::{BLOCK, LENGTH, LastWindows, Window, bytes, windows};
+
 /// Blocks that are looked at before the first of their marks is asked for.
 const BATCH: usize = 16;
-
-/// The bytes by which the patterns' beginnings are found: each holds one of them. With the bytes around it, that tells most
-/// other texts at once.
-pub(super) const ANCHORS: [u8; 9] = *b"_-/.IJxBb";
 
 /// What stands in 64 bytes of a text; the lowest bit is the first byte.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Marks {
     /// Where in the text they begin.
     pub(super) from: usize,
-    /// One of [`ANCHORS`].
-    pub(super) anchors: u64,
+    /// What may be the first byte of one of the patterns.
+    pub(super) beginnings: u64,
     /// `=` or `:`.
     pub(super) separators: u64,
     /// `"`.
@@ -37,8 +34,8 @@ pub(super) struct Marks {
 /// Gives the marks of a text, block by block.
 #[derive(Debug)]
 pub(super) struct Blocks<'t> {
-    /// What is not looked at yet, and where in the text it begins.
-    rest: &'t [u8],
+    text: &'t [u8],
+    /// Where in it begins what is not looked at yet.
     from: usize,
     batch: [Marks; BATCH],
     /// Which of them is next, and how many there are.
@@ -49,7 +46,7 @@ pub(super) struct Blocks<'t> {
 /// The blocks of a text.
 pub(super) fn blocks(text: &[u8]) -> Blocks<'_> {
     Blocks {
-        rest: text,
+        text,
         from: 0,
         batch: [Marks::default(); BATCH],
         next: 0,
@@ -63,7 +60,7 @@ impl Iterator for Blocks<'_> {
     #[inline]
     fn next(&mut self) -> Option<Marks> {
         if self.next == self.len {
-            if self.rest.is_empty() {
+            if self.from == self.text.len() {
                 return None;
             }
             self.look();
@@ -77,41 +74,35 @@ impl Iterator for Blocks<'_> {
 impl Blocks<'_> {
     #[inline(never)]
     fn look(&mut self) {
-        let (now, later) = self.rest.split_at(self.rest.len().min(BATCH * BLOCK));
-        dispatch!(Level::new(), simd => mark(simd, now, self.from, &mut self.batch));
-        self.rest = later;
-        self.from += now.len();
-        (self.next, self.len) = (0, now.len().div_ceil(BLOCK));
+        let rest = self.text.get(self.from..).unwrap_or_default();
+        let length = rest.len().min(BATCH * BLOCK);
+        // With what the last window reaches into.
+        let text = rest.get(..length + LENGTH - 1).unwrap_or(rest);
+        dispatch!(Level::new(), simd => mark(simd, text, self.from, &mut self.batch));
+        self.from += length;
+        (self.next, self.len) = (0, length.div_ceil(BLOCK));
     }
 }
 
 #[inline(always)]
 fn mark<S: Simd>(simd: S, text: &[u8], from: usize, batch: &mut [Marks; BATCH]) {
-    let (whole, rest) = text.as_chunks();
-    let last = (!rest.is_empty()).then(|| padded(rest));
-    for (number, (marks, block)) in batch.iter_mut().zip(whole.iter().chain(&last)).enumerate() {
-        *marks = Marks::of(simd, block, from + number * BLOCK);
+    let mut last = LastWindows::new();
+    for (number, (marks, window)) in batch.iter_mut().zip(windows(text, &mut last)).enumerate() {
+        *marks = Marks::of(simd, window, from + number * BLOCK);
     }
 }
 
 impl Marks {
     #[inline(always)]
-    fn of<S: Simd>(simd: S, block: &[u8; BLOCK], from: usize) -> Self {
-        let block = u8x64::simd_from(simd, *block);
-        let hyphens = block.simd_eq(b'-');
-        let anchors = hyphens
-            | block.simd_eq(b'_')
-            | block.simd_eq(b'I')
-            | block.simd_eq(b'J')
-            | block.simd_eq(b'x')
-            // One comparison for two bytes that differ in a bit.
-            | (block | 1).simd_eq(b'/')
-            | (block | 0x20).simd_eq(b'b');
+    fn of<S: Simd>(simd: S, window: &Window, from: usize) -> Self {
+        let block = bytes(simd, window, 0);
         let separators = block.simd_eq(b'=') | block.simd_eq(b':');
-        let joints = hyphens | block.simd_eq(b' ');
+        let joints = block.simd_eq(b'-') | block.simd_eq(b' ');
+        let [first, second, third] =
+            [0, 1, 2].map(|place| patterns::FIRST.families(simd, place, bytes(simd, window, place)));
         Self {
             from,
-            anchors: anchors.to_bitmask(),
+            beginnings: (!(first & second & third).simd_eq(0)).to_bitmask(),
             separators: separators.to_bitmask(),
             quotes: block.simd_eq(b'"').to_bitmask(),
             digits: (block - b'0').simd_lt(10).to_bitmask(),
@@ -134,7 +125,7 @@ impl Marks {
 /// Where strings of a text may end: each `"` and `\`, in their order. They are all found before the first is asked for: a loop
 /// of its own is quicker than to go on with a block for each string. At most they take four bytes for each of the text, and once more
 /// while they grow.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ends {
     places: Vec<u32>,
     /// The first that was not passed.
@@ -144,12 +135,12 @@ pub(super) struct Ends {
 impl Ends {
     /// None of a text that is longer than its places can say.
     pub(super) fn new(text: &[u8]) -> Self {
-        let mut places = Vec::new();
-        if u32::try_from(text.len()).is_ok() {
-            // In most JSON there are fewer.
-            places.reserve(text.len() / 4);
-            dispatch!(Level::new(), simd => find_ends(simd, text, &mut places));
+        if u32::try_from(text.len()).is_err() {
+            return Self::default();
         }
+        // In most JSON there are fewer.
+        let mut places = Vec::with_capacity(text.len() / 4 + STEP);
+        dispatch!(Level::new(), simd => find_ends(simd, text, &mut places));
         Self { places, next: 0 }
     }
 
@@ -176,12 +167,26 @@ fn find_ends<S: Simd>(simd: S, text: &[u8], places: &mut Vec<u32>) {
     let last = (!rest.is_empty()).then(|| padded(rest));
     for (from, block) in (0..).step_by(BLOCK).zip(whole.iter().chain(&last)) {
         let block = u8x64::simd_from(simd, *block);
-        let mut ends = (block.simd_eq(b'"') | block.simd_eq(b'\\')).to_bitmask();
-        while ends != 0 {
-            places.push(from + ends.trailing_zeros());
-            ends &= ends - 1;
-        }
+        add_places(from, (block.simd_eq(b'"') | block.simd_eq(b'\\')).to_bitmask(), places);
     }
+}
+
+/// So many places are added at a time: their number is another in each block, and a branch for each would be mispredicted.
+const STEP: usize = 8;
+
+/// Adds the places of a mask's bits.
+#[inline(always)]
+fn add_places(from: u32, mask: u64, places: &mut Vec<u32>) {
+    let len = places.len() + mask.count_ones() as usize;
+    let mut rest = mask;
+    while places.len() < len {
+        places.extend_from_slice(&std::array::from_fn::<_, STEP, _>(|_| {
+            let place = from + rest.trailing_zeros();
+            rest &= rest.wrapping_sub(1);
+            place
+        }));
+    }
+    places.truncate(len);
 }
 
 /// Less than a block, with zeros behind it.
@@ -202,31 +207,17 @@ mod tests {
         let bytes: Vec<u8> = (0..=255).collect();
         for (before, after) in (0..70).flat_map(|before| (0..70).map(move |after| (before, after))) {
             let text = [&vec![b'~'; before], bytes.as_slice(), &vec![b'~'; after]].concat();
-            let mut anchors = ANCHORS.to_vec();
-            anchors.sort_unstable();
-            let mut told = vec![Vec::new(); 5];
+            let mut told = vec![Vec::new(); 4];
             for (number, marks) in blocks(&text).enumerate() {
                 assert_eq!(marks.from, number * BLOCK);
-                let masks = [
-                    marks.anchors,
-                    marks.separators,
-                    marks.quotes,
-                    marks.digits,
-                    marks.joints,
-                ];
+                let masks = [marks.separators, marks.quotes, marks.digits, marks.joints];
                 for (told, mask) in told.iter_mut().zip(masks) {
                     told.extend(marks.places(mask).map(|at| text[at]));
                 }
             }
             assert_eq!(
                 told,
-                [
-                    anchors,
-                    b":=".to_vec(),
-                    b"\"".to_vec(),
-                    b"0123456789".to_vec(),
-                    b" -".to_vec()
-                ]
+                [b":=".to_vec(), b"\"".to_vec(), b"0123456789".to_vec(), b" -".to_vec()]
             );
         }
     }

@@ -86,6 +86,17 @@ pub(super) const SECRET: [&str; 70] = [
     "xsrf",
 ];
 
+/// What has fewer letters is none of [`SECRET`].
+pub(super) const FEWEST_LETTERS: usize = 3;
+
+const _: () = {
+    let mut at = 0;
+    while at < SECRET.len() {
+        assert!(SECRET[at].len() >= FEWEST_LETTERS);
+        at += 1;
+    }
+};
+
 /// As a name's last part these say that the value is about the secret, and not the secret.
 const HARMLESS_LAST: [&str; 24] = [
     "algorithm",

@@ -6,6 +6,7 @@ use std::ops::Range;
 use percent_encoding::percent_decode;
 
 use super::judged::Judged;
+use super::names::FEWEST_LETTERS;
 use super::patterns::{Around, Found, run};
 use super::trail::Rule;
 use super::{REDACTED, names};
@@ -27,19 +28,13 @@ impl<'r> Names<'r> {
     }
 
     /// The same for a name that stands in a text.
-    #[inline]
+    #[inline(always)]
     pub(super) fn rule_at(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
         match self.judged.secret(text, name.clone()) {
             Some(word) => Some(Rule::Name(word)),
             None if self.configured.is_empty() => None,
             None => self.configured_rule(text.get(name).unwrap_or_default()),
         }
-    }
-
-    /// Whether a name that stands in a text is remembered as no secret's, as most are.
-    #[inline(always)]
-    pub(super) fn know_open(&self, text: &[u8], name: Range<usize>) -> bool {
-        self.configured.is_empty() && self.judged.knows_open(text, name)
     }
 
     fn configured_rule(&self, name: &[u8]) -> Option<Rule<'r>> {
@@ -62,15 +57,23 @@ pub(super) fn value<'t>(names: &Names<'t>, text: &'t [u8], at: usize, around: Ar
         .rposition(|byte| !is_quote(*byte))
         .map_or(0, |last| last + 1);
     let head = before.get(..end)?;
-    let start = head
-        .iter()
-        .rev()
-        .take(NAME_MAX)
-        .take_while(|byte| is_name(**byte))
-        .count();
-    let name = head.get(end - start..)?;
+    let (mut len, mut letters) = (0, 0);
+    for byte in head.iter().rev().take(NAME_MAX) {
+        match NAME[usize::from(*byte)] {
+            InName::No => break,
+            InName::Other => {}
+            InName::Letter => letters += 1,
+        }
+        len += 1;
+    }
+    // Most are of a time.
+    if names.configured.is_empty() && letters < FEWEST_LETTERS {
+        return None;
+    }
+    let start = end - len;
+    let name = head.get(start..)?;
     // A namespace's prefix in XML names no value.
-    if name.is_empty() || head.get(..end - start)?.ends_with(b"xmlns:") {
+    if name.is_empty() || head.get(..start)?.ends_with(b"xmlns:") {
         return None;
     }
     let decoded: Cow<'_, [u8]> = if name.contains(&b'%') {
@@ -79,7 +82,7 @@ pub(super) fn value<'t>(names: &Names<'t>, text: &'t [u8], at: usize, around: Ar
         Cow::Borrowed(name)
     };
     let rule = match decoded {
-        Cow::Borrowed(_) => names.rule_at(text, end - start..end)?,
+        Cow::Borrowed(_) => names.rule_at(text, start..end)?,
         Cow::Owned(decoded) => names.rule(&decoded)?,
     };
     let value = behind(text, at + 1, around.json, of_a_line(&rule))?;
@@ -135,17 +138,26 @@ fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
-fn is_name(byte: u8) -> bool {
-    NAME[usize::from(byte)]
+/// Whether a byte may stand in a name.
+#[derive(Clone, Copy, Debug)]
+enum InName {
+    No,
+    /// A digit, a joint, or what is beyond ASCII.
+    Other,
+    /// A letter, or what encodes one.
+    Letter,
 }
 
-/// Whether a name may hold a byte; most names are looked at from their end, byte by byte.
-static NAME: [bool; 256] = {
-    let mut name = [false; 256];
+/// For each byte; most names are looked at from their end, byte by byte.
+static NAME: [InName; 256] = {
+    let mut name = [InName::No; 256];
     let mut byte = 0;
     while byte < 256 {
-        let is_joint = matches!(byte as u8, b'_' | b'-' | b'.' | b'$' | b'[' | b']' | b'%');
-        name[byte] = byte >= 0x80 || is_joint || (byte as u8).is_ascii_alphanumeric();
+        name[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | b'%' => InName::Letter,
+            b'0'..=b'9' | b'_' | b'-' | b'.' | b'$' | b'[' | b']' | 0x80.. => InName::Other,
+            _ => InName::No,
+        };
         byte += 1;
     }
     name

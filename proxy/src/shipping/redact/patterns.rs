@@ -15,9 +15,10 @@ use memchr::{memmem, memrchr};
 use super::REDACTED;
 use super::cards;
 use super::edits::Edits;
-use super::marks::{self, ANCHORS};
+use super::marks;
 use super::pairs;
 use super::trail::{Rule, Trail};
+use super::trigrams::{LENGTH, Trigrams};
 
 /// What a text is, for the patterns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,55 +89,47 @@ const CUT_KEY: usize = 4;
 /// Fewer characters behind `Bearer` are prose.
 const CREDENTIALS: usize = 6;
 
-/// Where in each of [`BEGINNINGS`] its anchor stands: the first of [`ANCHORS`] that has a byte before it, else its first byte.
-const PLACES: [usize; BEGINNINGS.len()] = places();
-
-const fn places() -> [usize; BEGINNINGS.len()] {
-    let mut places = [0; BEGINNINGS.len()];
+/// The first bytes of all.
+pub(super) static FIRST: Trigrams = {
+    let mut trigrams = Trigrams::new();
     let mut number = 0;
     while number < BEGINNINGS.len() {
         let (text, _, shape) = BEGINNINGS[number];
-        let text = text.as_bytes();
-        let mut place = 1;
-        while place < text.len() && !is_anchor(text[place]) {
-            place += 1;
-        }
-        if place < text.len() {
-            places[number] = place;
-        }
-        let anchor = text[places[number]];
-        assert!(is_anchor(anchor));
-        assert!(!matches!(shape, Shape::Credentials) || is_anchor(anchor.to_ascii_uppercase()));
+        let (text, family) = (text.as_bytes(), family(text.as_bytes()[0]));
+        trigrams = match shape {
+            Shape::Credentials => trigrams.with_any_case(text, family),
+            _ => trigrams.with(text, family),
+        };
         number += 1;
     }
-    places
-}
+    trigrams
+};
 
-const fn is_anchor(byte: u8) -> bool {
-    let mut place = 0;
-    while place < ANCHORS.len() {
-        if ANCHORS[place] == byte {
-            return true;
-        }
-        place += 1;
+/// Those are of one family that look alike, so that few other texts look like one of it.
+const fn family(first: u8) -> u32 {
+    match first {
+        b'e' | b'y' => 0,
+        b'-' | b':' => 1,
+        b'b' => 2,
+        b'A' | b'G' | b'S' => 3,
+        b'x' => 4,
+        b'd' | b'n' | b'p' => 5,
+        b'g' => 6,
+        _ => 7,
     }
-    false
 }
 
-/// For each byte, which of [`BEGINNINGS`] may have it right before their anchor, as their anchor, and right behind it: a bit
-/// each.
-static AROUND_ANCHOR: [[u32; 256]; 3] = [beginnings_by(0), beginnings_by(1), beginnings_by(2)];
+/// For each byte, which of [`BEGINNINGS`] may have it as their first, second and third: a bit each.
+static BY_BYTE: [[u32; 256]; LENGTH] = [beginnings_by(0), beginnings_by(1), beginnings_by(2)];
 
-/// For each byte, the beginnings that may have it `place - 1` behind their anchor; any byte where a beginning doesn't reach.
 const fn beginnings_by(place: usize) -> [u32; 256] {
     let mut which = [0; 256];
     let mut number = 0;
     while number < BEGINNINGS.len() {
         let (text, _, shape) = BEGINNINGS[number];
-        let at = PLACES[number] + place;
         let mut byte = 0;
         while byte < which.len() {
-            if at == 0 || at > text.len() || is_alike(shape, text.as_bytes()[at - 1], byte as u8) {
+            if is_alike(shape, text.as_bytes()[place], byte as u8) {
                 which[byte] |= 1 << number;
             }
             byte += 1;
@@ -184,7 +177,7 @@ pub(super) fn find<'t>(names: &pairs::Names<'t>, text: &'t [u8], around: Around)
     // Whether the last block ends with a quote.
     let mut quoted = 0;
     for marks in marks::blocks(text) {
-        for at in marks.places(marks.anchors) {
+        for at in marks.places(marks.beginnings) {
             begun(text, at, around, &mut found);
         }
         // What is behind a quote is behind a key that the structure has judged.
@@ -201,12 +194,14 @@ pub(super) fn find<'t>(names: &pairs::Names<'t>, text: &'t [u8], around: Around)
     found
 }
 
-/// Adds the secrets that begin around the anchor at `at`.
+/// Adds the secrets that begin at `at`.
 #[inline]
 fn begun(text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
-    let byte = |at: Option<usize>| usize::from(at.and_then(|at| text.get(at)).copied().unwrap_or_default());
-    let [before, here, behind] = &AROUND_ANCHOR;
-    let mut which = before[byte(at.checked_sub(1))] & here[byte(Some(at))] & behind[byte(at.checked_add(1))];
+    let Some([first, second, third]) = text.get(at..).and_then(<[u8]>::first_chunk) else {
+        return;
+    };
+    let by = |place: usize, byte: &u8| BY_BYTE[place][usize::from(*byte)];
+    let mut which = by(0, first) & by(1, second) & by(2, third);
     while which != 0 {
         begins(which.trailing_zeros() as usize, text, at, around, found);
         which &= which - 1;
@@ -215,11 +210,8 @@ fn begun(text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
 
 /// Adds the secret that begins with one of [`BEGINNINGS`], if it is there.
 #[inline(never)]
-fn begins(number: usize, text: &[u8], at: usize, around: Around, found: &mut Vec<Found<'_>>) {
+fn begins(number: usize, text: &[u8], start: usize, around: Around, found: &mut Vec<Found<'_>>) {
     let (_, pattern, shape) = BEGINNINGS[number];
-    let Some(start) = at.checked_sub(PLACES[number]) else {
-        return;
-    };
     let range = end_of(number, text, start).and_then(|end| shape.range(text, start, end, around));
     found.extend(range.map(|range| Found {
         range,
