@@ -1,8 +1,9 @@
 //! Text as it stands between the quotes of a JSON string (RFC 8259, 7).
 //!
-//! 64 bytes are looked at together. Those among which something has to be escaped are written by eight, without a branch for what
-//! it is: a table says which of them, and where a backslash, goes to which place. By single bytes are written those among which a
-//! control character is that is rare in text. Slow at this are processors on which bytes are not shuffled: on x86 those without
+//! 64 bytes are looked at together. Those among which something has to be escaped are written without a branch for what it is: where
+//! the processor has registers of 64 bytes (AVX-512), each byte gets a backslash before it, and those that are not wanted are pressed
+//! out; elsewhere by eight, as a table says which of them, and where a backslash, goes to which place. By single bytes are written
+//! those among which a control character is that is rare in text. Slow at this are processors on which bytes are not shuffled: on x86 those without
 //! SSE4.2, of 2008.
 //!
 //! Invariant: what is written is, byte for byte, what serde_json writes (`a_text_is_escaped_as_by_serde_json`).
@@ -10,7 +11,7 @@
 use std::hint::black_box;
 
 use fearless_simd::prelude::*;
-use fearless_simd::{Level, dispatch, u8x16, u8x64, u64x2};
+use fearless_simd::{Level, dispatch, mask8x64, u8x16, u8x64, u64x2};
 
 use crate::json::HEX_DIGITS;
 
@@ -64,6 +65,34 @@ fn escape_block<S: Simd>(simd: S, block: &[u8; BLOCK], len: usize, out: &mut Vec
         letters = replaced.into();
     }
     let start = out.len();
+    if S::u8s::LEN == BLOCK {
+        press_out(simd, u8x64::simd_from(simd, letters), specials, out);
+    } else {
+        place_by_eight(simd, &letters, specials, out);
+    }
+    out.truncate(start + len + specials.count_ones() as usize);
+}
+
+/// Appends the letters of a block with a backslash before those that are special.
+#[inline(always)]
+fn press_out<S: Simd>(simd: S, letters: u8x64<S>, specials: u64, out: &mut Vec<u8>) {
+    let backslashes = u8x64::splat(simd, b'\\');
+    let (none, all) = (u8x64::splat(simd, 0), u8x64::splat(simd, 0xff));
+    let wanted = mask8x64::from_bitmask(simd, specials).select(all, none);
+    let [front, back] = [
+        (backslashes.zip_low(letters), wanted.zip_low(all)),
+        (backslashes.zip_high(letters), wanted.zip_high(all)),
+    ]
+    .map(|(pairs, wanted)| simd.compress_u8x64(pairs, wanted.simd_eq(all)));
+    let end = out.len() + BLOCK / 2 + (specials << (BLOCK / 2)).count_ones() as usize;
+    out.extend_from_slice(front.as_slice());
+    out.truncate(end);
+    out.extend_from_slice(back.as_slice());
+}
+
+/// The same on any processor that shuffles bytes.
+#[inline(always)]
+fn place_by_eight<S: Simd>(simd: S, letters: &[u8; BLOCK], specials: u64, out: &mut Vec<u8>) {
     for (letters, specials) in letters.as_chunks::<PART>().0.iter().zip(specials.to_le_bytes()) {
         let (places, len) = &PLACES[usize::from(specials)];
         // The backslash stands behind the letters.
@@ -74,7 +103,6 @@ fn escape_block<S: Simd>(simd: S, block: &[u8; BLOCK], len: usize, out: &mut Vec
         out.extend_from_slice(escaped.as_slice());
         out.truncate(end);
     }
-    out.truncate(start + len + specials.count_ones() as usize);
 }
 
 /// Which bytes have to be escaped; the lowest bit is the first byte.
