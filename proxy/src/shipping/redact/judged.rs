@@ -37,26 +37,26 @@ impl Default for Judged {
 }
 
 impl Judged {
-    /// The entry of the list of secret names that makes a name of a text one.
+    /// Whether a name of a text is remembered as no secret's. `false` says nothing.
     #[inline(always)]
-    pub(super) fn secret(&self, text: &[u8], name: Range<usize>) -> Option<&'static str> {
-        let word = Word::of(text, name.clone());
-        if word.is_some_and(|word| self.open[word.place()].get() == word) {
-            return None;
-        }
-        self.look_up(text, name, word)
+    pub(super) fn knows_open(&self, text: &[u8], name: &Range<usize>) -> bool {
+        Word::of(text, name).is_some_and(|word| self.open[word.place()].get() == word)
     }
 
-    #[inline(never)]
-    fn look_up(&self, text: &[u8], name: Range<usize>, word: Option<Word>) -> Option<&'static str> {
-        let Some(short) = Short::of(text, name.clone()) else {
-            return names::secret(text.get(name).unwrap_or_default());
-        };
-        let known = self.places[short.place()].get();
-        let found = if known.name.is(&short) {
-            known.word
-        } else {
-            self.judge(short, text.get(name).unwrap_or_default())
+    /// The entry of the list of secret names that makes a name of a text one.
+    pub(super) fn secret(&self, text: &[u8], name: Range<usize>) -> Option<&'static str> {
+        let word = Word::of(text, &name);
+        let bytes = text.get(name.clone()).unwrap_or_default();
+        let found = match Short::of(text, name) {
+            Some(short) => {
+                let known = self.places[short.place()].get();
+                if known.name.is(&short) {
+                    known.word
+                } else {
+                    self.judge(short, bytes)
+                }
+            }
+            None => names::secret(bytes),
         };
         if let Some(word) = word.filter(|_| found.is_none()) {
             self.open[word.place()].set(word);
@@ -90,13 +90,14 @@ struct Word {
 impl Word {
     /// `None` for a longer name, and where less than 16 bytes of the text are left.
     #[inline(always)]
-    fn of(text: &[u8], name: Range<usize>) -> Option<Self> {
+    fn of(text: &[u8], name: &Range<usize>) -> Option<Self> {
         let window: &[u8; 16] = text.get(name.start..)?.first_chunk()?;
-        let (front, back) = WORD_MASKS.get(name.len())?;
+        let len = name.end - name.start;
+        let (front, back) = WORD_MASKS.get(len)?;
         let (words, _) = window.as_chunks();
         Some(Self {
             front: u64::from_le_bytes(words[0]) & front,
-            back: u64::from_le_bytes(words[1]) & back | (name.len() as u64) << 56,
+            back: u64::from_le_bytes(words[1]) & back | (len as u64) << 56,
         })
     }
 

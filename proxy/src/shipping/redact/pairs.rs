@@ -30,6 +30,14 @@ impl<'r> Names<'r> {
     /// The same for a name that stands in a text.
     #[inline(always)]
     pub(super) fn rule_at(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
+        if self.configured.is_empty() && self.judged.knows_open(text, &name) {
+            return None;
+        }
+        self.look_up(text, name)
+    }
+
+    #[inline(never)]
+    fn look_up(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
         match self.judged.secret(text, name.clone()) {
             Some(word) => Some(Rule::Name(word)),
             None if self.configured.is_empty() => None,
