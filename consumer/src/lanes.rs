@@ -150,7 +150,8 @@ impl Lanes {
                 self.take_in(&delivery).await;
             }
             let is_last_call = !is_open && received.is_empty();
-            let wake = self.start_due(is_last_call);
+            let nothing_comes = received.is_empty() && deliveries.is_empty();
+            let wake = self.start_due(is_last_call || self.is_pressed(nothing_comes));
             if is_last_call && self.running.is_empty() && self.due.is_empty() && self.letters.is_empty() {
                 return;
             }
@@ -224,8 +225,9 @@ impl Lanes {
         }
     }
 
-    /// Starts every push that is due and has a place. Returns when the next one may be started, if that is a matter of time.
-    fn start_due(&mut self, is_last_call: bool) -> Option<Instant> {
+    /// Starts every push that is due and has a place, full or not if `at_once`. Returns when the next one may be started, if that is a
+    /// matter of time.
+    fn start_due(&mut self, at_once: bool) -> Option<Instant> {
         loop {
             let now = Instant::now();
             let slots = if self.store.failing.is_some() {
@@ -239,7 +241,7 @@ impl Lanes {
             if let Some(again) = self.store.failing.filter(|again| *again > now) {
                 return Some(again);
             }
-            let next = if is_last_call || self.is_pressed() {
+            let next = if at_once {
                 self.first_free(now)
             } else {
                 self.due.first().filter(|(due, _)| *due <= now).cloned()
@@ -251,9 +253,12 @@ impl Lanes {
         }
     }
 
-    /// Pushes don't wait to be full when there is no room for more.
-    fn is_pressed(&self) -> bool {
-        self.bytes > self.limits.pressure() || self.entries >= self.limits.entries()
+    /// Pushes don't wait to be full when there is no room for more. That is so, too, while nothing comes because a few lines, of
+    /// which a push is not full, keep whole messages.
+    fn is_pressed(&self, nothing_comes: bool) -> bool {
+        let pressure = self.limits.pressure();
+        let is_kept = || nothing_comes && self.transfer.ledger.held_bytes() > pressure;
+        self.bytes > pressure || self.entries >= self.limits.entries() || is_kept()
     }
 
     /// The first lane that isn't held, due or not.

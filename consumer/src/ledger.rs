@@ -96,6 +96,11 @@ impl Ledger {
         self.state.lock().held.len()
     }
 
+    /// Bytes that the messages that are held have reserved.
+    pub(crate) fn held_bytes(&self) -> usize {
+        usize::try_from(self.metrics.inflight_bytes.get()).unwrap_or_default()
+    }
+
     /// When the server took the oldest message that is held, in Unix nanoseconds.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let state = self.state.lock();

@@ -198,6 +198,27 @@ async fn a_service_that_fills_the_memory_before_the_store_refuses_it_holds_up_no
 }
 
 #[tokio::test]
+async fn a_stream_of_which_each_message_has_a_line_does_not_keep_the_memory_until_its_push_is_full() {
+    let bench = Bench::new().await;
+    let _consumer = bench
+        .consumer()
+        .env("SIDELOG_SOURCE__MEMORY_MAX", "4MiB")
+        .env("SIDELOG_LOKI__BATCH_WAIT", "1h")
+        .start()
+        .await;
+    let (common, rare) = (large_of_service("common"), of_service("rare", 0..200));
+    for (number, (common, rare)) in common.iter().zip(&rare).enumerate() {
+        bench.publish(frame(&[common, rare])).await;
+        // As it comes: about 26 are a full push. 100 have room in its memory.
+        until("all full pushes are stored", async || {
+            stored_of(&bench, "common").len() + 26 >= number
+        })
+        .await;
+    }
+    assert!(!stored_of(&bench, "rare").is_empty());
+}
+
+#[tokio::test]
 async fn a_service_that_the_store_always_fails_with_holds_up_no_other() {
     let bench = Bench::new().await;
     bench.loki.fail(|labels| labels.contains("poison"));
