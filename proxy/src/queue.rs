@@ -33,8 +33,9 @@ use ledger::{DropReason, Ledger, Stage};
 
 /// Buffers at most this large are kept for the next round however little they held.
 const SMALL: usize = 64 * 1024;
-/// Larger ones are never kept: at full load a buffer is swapped out long before it holds this much.
-const LARGE: usize = 1024 * 1024;
+/// Larger ones are never kept: at full load a buffer is swapped out before it holds this much. After a burst one may be idle
+/// for each of a worker's two, and one more, until the next round that fills less than an eighth.
+const LARGE: usize = 4 * 1024 * 1024;
 /// More than any buffer holds: nobody is to be woken.
 const AWAKE: usize = usize::MAX;
 

@@ -1,10 +1,10 @@
 //! Text as it stands between the quotes of a JSON string (RFC 8259, 7).
 //!
-//! 64 bytes are looked at together. Those among which something has to be escaped are written without a branch for what it is: where
-//! the processor has registers of 64 bytes (AVX-512), each byte gets a backslash before it, and those that are not wanted are pressed
-//! out; elsewhere by eight, as a table says which of them, and where a backslash, goes to which place. By single bytes are written
-//! those among which a control character is that is rare in text. Slow at this are processors on which bytes are not shuffled: on x86 those without
-//! SSE4.2, of 2008.
+//! 64 bytes are looked at together. Those among which something has to be escaped are written without a branch for what it is:
+//! where the processor has registers of 64 bytes (AVX-512), each byte gets a backslash before it, and those that are not wanted are
+//! pressed out; elsewhere by eight, as a table says which of them, and where a backslash, goes to which place. By single bytes are
+//! written those among which a control character is that is rare in text. Slow at this are processors on which bytes are not shuffled:
+//! on x86 those without SSE4.2, of 2008.
 //!
 //! Invariant: what is written is, byte for byte, what serde_json writes (`a_text_is_escaped_as_by_serde_json`).
 
@@ -216,6 +216,18 @@ mod tests {
             let expected = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(format!("\"{}\"", escaped(&text)), expected.as_str());
             prop_assert_eq!(format!("\"{}\"", escaped_anywhere(&text)), expected.as_str());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pressed_out_is_what_is_placed_by_eight(letters in any::<[[u8; 32]; 2]>(), specials: u64) {
+            let letters: [u8; BLOCK] = *letters.as_flattened().first_chunk().unwrap();
+            let len = BLOCK + specials.count_ones() as usize;
+            let (mut pressed, mut placed) = (Vec::new(), Vec::new());
+            dispatch!(Level::baseline(), simd => press_out(simd, u8x64::simd_from(simd, letters), specials, &mut pressed));
+            dispatch!(Level::baseline(), simd => place_by_eight(simd, &letters, specials, &mut placed));
+            prop_assert_eq!(&pressed[..len], &placed[..len]);
         }
     }
 

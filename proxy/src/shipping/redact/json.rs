@@ -137,7 +137,7 @@ impl<'t, 's> Walk<'t, 's> {
     }
 
     /// Walks over members as long as they are plain: a key, and if it is no secret's a string without escapes or a short scalar, and a
-    /// comma. At what is not plain the walk goes on as everywhere, with the rule for the key.
+    /// comma. At what is not plain the walk goes on as everywhere, with the rule for the key; until then there is none.
     ///
     /// Where it is stays in registers, as each step would wait for the one before in memory.
     fn plain_members(&mut self) {

@@ -17,8 +17,8 @@ const PLACES: usize = 1024;
 pub(super) struct Judged {
     /// By twos, the one of two that was judged last before the other.
     places: Box<[Cell<Place>; PLACES]>,
-    /// Short names that are no secret's, as most are; quicker to look up.
-    open: Box<[Cell<Word>; PLACES]>,
+    /// Names of up to 15 bytes that are no secret's, as most are; quicker to look up. What nobody put here is the name of no bytes.
+    open: Box<[Cell<Brief>; PLACES]>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -40,12 +40,12 @@ impl Judged {
     /// Whether a name of a text is remembered as no secret's. `false` says nothing.
     #[inline(always)]
     pub(super) fn knows_open(&self, text: &[u8], name: &Range<usize>) -> bool {
-        Word::of(text, name).is_some_and(|word| self.open[word.place()].get() == word)
+        Brief::of(text, name).is_some_and(|brief| self.open[brief.place()].get() == brief)
     }
 
     /// The entry of the list of secret names that makes a name of a text one.
     pub(super) fn secret(&self, text: &[u8], name: Range<usize>) -> Option<&'static str> {
-        let word = Word::of(text, &name);
+        let brief = Brief::of(text, &name);
         let bytes = text.get(name.clone()).unwrap_or_default();
         let found = match Short::of(text, name) {
             Some(short) => {
@@ -58,8 +58,8 @@ impl Judged {
             }
             None => names::secret(bytes),
         };
-        if let Some(word) = word.filter(|_| found.is_none()) {
-            self.open[word.place()].set(word);
+        if let Some(brief) = brief.filter(|_| found.is_none()) {
+            self.open[brief.place()].set(brief);
         }
         found
     }
@@ -82,18 +82,18 @@ impl Judged {
 
 /// A name of up to 15 bytes, with zeros behind it, and its length as the last of 16.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Word {
+struct Brief {
     front: u64,
     back: u64,
 }
 
-impl Word {
+impl Brief {
     /// `None` for a longer name, and where less than 16 bytes of the text are left.
     #[inline(always)]
     fn of(text: &[u8], name: &Range<usize>) -> Option<Self> {
         let window: &[u8; 16] = text.get(name.start..)?.first_chunk()?;
         let len = name.end - name.start;
-        let (front, back) = WORD_MASKS.get(len)?;
+        let [front, back, ..] = MASKS.get(..window.len())?.get(len)?;
         let (words, _) = window.as_chunks();
         Some(Self {
             front: u64::from_le_bytes(words[0]) & front,
@@ -107,17 +107,6 @@ impl Word {
         usize::try_from(mixed.wrapping_mul(FACTOR) >> (u64::BITS - PLACES.ilog2())).unwrap_or_default()
     }
 }
-
-/// For each length which bits of a word are a name's.
-static WORD_MASKS: [(u64, u64); 16] = {
-    let (all, mut masks) = (masks(), [(0, 0); 16]);
-    let mut len = 0;
-    while len < masks.len() {
-        masks[len] = (all[len][0], all[len][1]);
-        len += 1;
-    }
-    masks
-};
 
 /// Odd, and its bits are as good as random: the golden ratio in 64 bits. Of a product with it the highest bits depend on all the
 /// others.
@@ -214,7 +203,10 @@ mod tests {
                 let expected = names::secret(name.as_bytes());
                 prop_assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), expected);
                 let text = format!("key{name}{behind}");
-                prop_assert_eq!(judged.secret(text.as_bytes(), 3..3 + name.len()), expected);
+                let place = 3..3 + name.len();
+                prop_assert_eq!(judged.secret(text.as_bytes(), place.clone()), expected);
+                let is_short = name.len() < 16 && text.len() >= place.start + 16;
+                prop_assert_eq!(judged.knows_open(text.as_bytes(), &place), expected.is_none() && is_short);
             }
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - What is marked is what stands there, wherever the text's blocks begin and end (`each_byte_is_marked_for_what_it_is`,
-//!   `each_end_is_found_behind_the_one_before`).
+//!   `each_end_is_found_behind_the_one_before`, and for beginnings `what_has_a_shape_is_found_wherever_it_stands`).
 //! - No end is told that isn't the next one: who goes back gets none (`no_end_is_found_on_the_way_back`).
 
 use fearless_simd::prelude::*;
@@ -133,9 +133,9 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// None of a text that is longer than its places can say.
+    /// None of a text that is longer than its places can say, with a block more.
     pub(super) fn new(text: &[u8]) -> Self {
-        if u32::try_from(text.len()).is_err() {
+        if u32::try_from(text.len() + BLOCK).is_err() {
             return Self::default();
         }
         // In most JSON there are fewer.

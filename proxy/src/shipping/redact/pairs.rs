@@ -24,7 +24,7 @@ const NAME_MAX: usize = 64;
 impl<'r> Names<'r> {
     /// The rule that makes a name secret.
     pub(super) fn rule(&self, name: &[u8]) -> Option<Rule<'r>> {
-        self.rule_at(name, 0..name.len())
+        self.look_up(name, 0..name.len())
     }
 
     /// The same for a name that stands in a text.

@@ -105,7 +105,7 @@ pub(super) static FIRST: Trigrams = {
     trigrams
 };
 
-/// Those are of one family that look alike, so that few other texts look like one of it.
+/// The family of those with this first letter, such that what the letters of one make in other orders is rare in texts.
 const fn family(first: u8) -> u32 {
     match first {
         b'e' | b'y' => 0,
@@ -333,19 +333,24 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// A piece is some letters, and one of the beginnings with what makes it a secret or doesn't.
+        /// A piece is some letters, and one of the beginnings with what makes it a secret or doesn't. The first one may begin anywhere
+        /// in a batch of marks.
         #[test]
         fn what_has_a_shape_is_found_wherever_it_stands(
             pieces in proptest::collection::vec(
-                ("[ a-z\":./_-]{0,70}", 0..BEGINNINGS.len(), any::<bool>(), "[ -/:]{0,1}[A-Za-z0-9_.@-]{0,45}"), 0..6,
+                ("[ a-z\":./_-]{0,70}", 0..BEGINNINGS.len(), prop_oneof![Just(0), any::<u32>()], "[ -/:]{0,1}[A-Za-z0-9_.@-]{0,45}"),
+                0..6,
             ),
+            before in prop_oneof![0..1_usize, 950..1050_usize],
             cut: bool,
         ) {
-            let mut text = String::new();
-            for (before, number, is_upper, behind) in &pieces {
-                let beginning = BEGINNINGS[*number].0;
+            let mut text = "~".repeat(before);
+            for (before, number, capitals, behind) in &pieces {
                 text.push_str(before);
-                text.push_str(&if *is_upper { beginning.to_uppercase() } else { beginning.to_owned() });
+                for (at, letter) in BEGINNINGS[*number].0.chars().enumerate() {
+                    let is_capital = capitals >> at & 1 == 1;
+                    text.push(if is_capital { letter.to_ascii_uppercase() } else { letter });
+                }
                 text.push_str(behind);
             }
             let around = Around { json: false, cut };

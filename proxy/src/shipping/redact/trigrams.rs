@@ -1,7 +1,7 @@
 //! Words that are looked for by their first three bytes, at 64 places of a text at a time.
 //!
-//! Words that begin alike are of one family. Of each of a place's three bytes two tables say, by its two halves, in which
-//! families' words it may stand there; a place where one family is left is worth a look.
+//! Each word is of one of eight families, such that few other texts look like a word of one. Of each of a place's three bytes two
+//! tables say, by its two halves, in which families' words it may stand there; a place where a family is left is worth a look.
 //!
 //! Invariant: where a word stands a family is left (`where_a_word_begins_a_family_is_left`).
 
@@ -36,7 +36,7 @@ impl Trigrams {
         Self([none; LENGTH])
     }
 
-    /// A word more, of one of eight families.
+    /// A word more, and its family.
     pub(super) const fn with(mut self, word: &[u8], family: u32) -> Self {
         let mut place = 0;
         while place < LENGTH {
