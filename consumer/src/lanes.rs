@@ -8,6 +8,8 @@
 //!   `…_that_the_store_always_fails_with_…`).
 //! - While the store as a whole fails, one push at a time asks whether it is back, each time another lane's, so that entries which
 //!   only seem to make it fail hold up no others (`a_push_that_always_fails_holds_up_no_other_stream`).
+//! - A few lines of a stream keep no memory that whole messages need, though their push is not full
+//!   (`a_stream_of_which_each_message_has_a_line_does_not_keep_the_memory_until_its_push_is_full`).
 //! - Entries are late or dead only by the store's word; late ones go to a stream of their hour.
 
 mod relief;
@@ -53,7 +55,7 @@ pub(crate) struct LanesLimits {
 }
 
 impl LanesLimits {
-    /// With more bytes than this waiting, the source has no room for more messages soon.
+    /// With more bytes than this waiting, or in messages that are held, the source has no room for more messages soon.
     fn pressure(&self) -> usize {
         self.memory_max / 2
     }

@@ -73,7 +73,7 @@ fn escape_block<S: Simd>(simd: S, block: &[u8; BLOCK], len: usize, out: &mut Vec
     out.truncate(start + len + specials.count_ones() as usize);
 }
 
-/// Appends the letters of a block with a backslash before those that are special.
+/// Appends the letters of a block with a backslash before those that are special, and what is to be cut off behind them.
 #[inline(always)]
 fn press_out<S: Simd>(simd: S, letters: u8x64<S>, specials: u64, out: &mut Vec<u8>) {
     let backslashes = u8x64::splat(simd, b'\\');
