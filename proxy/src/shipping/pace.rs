@@ -1,7 +1,8 @@
 //! How long the shipping thread rests between two rounds, and what wakes it before.
 //!
 //! Invariants:
-//! - Under load it works every [`TICK`], and no exchange wakes it (`under_load_it_ticks_and_nothing_wakes_it`).
+//! - Under load it works every [`TICK`], and only an exchange that fills a buffer to `HEAP` wakes it before
+//!   (`under_load_it_ticks_and_only_a_heap_wakes_it`).
 //! - With little to do it lets exchanges gather for a `DOZE`; one that fills a buffer to `MUCH` wakes it
 //!   (`with_little_to_do_it_lets_exchanges_gather`).
 //! - With nothing to do it sleeps until something is due, or the first exchange comes
@@ -17,6 +18,9 @@ pub const TICK: Duration = Duration::from_millis(5);
 const DOZE: Duration = Duration::from_millis(50);
 /// Less than this in a round is little: a doze is cheaper than a tick, and far from what the queue may hold.
 const MUCH: usize = 32 * 1024;
+/// So much is not let wait for a tick: where the threads that serve share a core with this one, they wait for as long as it takes to ship
+/// what has gathered.
+const HEAP: usize = 256 * 1024;
 /// After this long without an exchange the next one is not let wait for others.
 const IDLE: Duration = Duration::from_millis(100);
 /// More than any buffer holds.
@@ -61,7 +65,7 @@ impl Pace {
         let taken = std::mem::take(&mut self.taken);
         let (longest, or_holds) = match () {
             () if !has_room => (None, NEVER),
-            () if taken >= MUCH => (Some(TICK), NEVER),
+            () if taken >= MUCH => (Some(TICK), HEAP),
             () if now.duration_since(self.last_taken) < IDLE => (Some(DOZE), MUCH),
             () => (None, 1),
         };
@@ -77,12 +81,12 @@ mod tests {
     const LATER: Duration = Duration::from_secs(60);
 
     #[test]
-    fn under_load_it_ticks_and_nothing_wakes_it() {
+    fn under_load_it_ticks_and_only_a_heap_wakes_it() {
         let now = Instant::now();
         let mut pace = Pace::new(now);
         (0..40).for_each(|_| pace.took(1024, now));
         let rest = pace.rest(true, now + LATER, now);
-        assert_eq!((rest.until, rest.or_holds), (now + TICK, NEVER));
+        assert_eq!((rest.until, rest.or_holds), (now + TICK, HEAP));
         pace.took(MUCH, now);
         assert_eq!(pace.rest(true, now, now).until, now, "what is due comes first");
     }
