@@ -73,6 +73,8 @@ pub struct Rules {
     headers: Vec<String>,
     /// Names, as written and flat.
     names: Vec<(String, Box<[u8]>)>,
+    /// What has fewer letters is neither one of them nor a built-in one.
+    fewest_letters: usize,
     /// JSON paths.
     paths: Vec<JsonPath>,
 }
@@ -85,11 +87,17 @@ impl Rules {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             headers: redaction.headers.iter().map(|name| name.to_ascii_lowercase()).collect(),
             names: Vec::new(),
+            fewest_letters: names::FEWEST_LETTERS,
             paths: Vec::new(),
         };
         for rule in &redaction.json {
             match rule {
-                JsonRule::Name(name) => rules.names.push((name.clone(), names::flat(name))),
+                JsonRule::Name(name) => {
+                    let flat = names::flat(name);
+                    let letters = flat.iter().filter(|byte| byte.is_ascii_alphabetic()).count();
+                    rules.fewest_letters = rules.fewest_letters.min(letters);
+                    rules.names.push((name.clone(), flat));
+                }
                 JsonRule::Path(path) => rules.paths.push(path.clone()),
             }
         }
@@ -298,7 +306,7 @@ impl<'r> Scope<'r> {
 
     fn names(&self) -> Names<'r> {
         Names {
-            configured: &self.rules.names,
+            rules: self.rules,
             judged: self.judged,
         }
     }

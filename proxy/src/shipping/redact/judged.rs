@@ -2,92 +2,132 @@
 //! again.
 //!
 //! Invariants:
-//! - A name is judged as by [`names::secret`], remembered or not (`what_is_remembered_is_what_was_judged`).
+//! - A name is what the rules say that are asked for, remembered or not (`what_is_remembered_is_what_was_judged`).
 
 use std::cell::Cell;
 use std::ops::Range;
 
-use super::names;
-
 /// Names that are remembered. A power of two.
 const PLACES: usize = 1024;
+
+/// What a name is by some rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// No secret's.
+    Open,
+    /// It holds this entry of the built-in list.
+    Listed(&'static str),
+    /// It is the configured name with this number.
+    Configured(usize),
+}
 
 /// What was judged of the names of late.
 #[derive(Debug)]
 pub(super) struct Judged {
+    /// Whose verdicts they are.
+    rules: Cell<u64>,
     /// By twos, the one of two that was judged last before the other.
     places: Box<[Cell<Place>; PLACES]>,
-    /// Names of up to 15 bytes that are no secret's, as most are; quicker to look up. What nobody put here is the name of no bytes.
+    /// Names of up to 15 bytes that are no secret's, as most are; quicker to look up.
     open: Box<[Cell<Brief>; PLACES]>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Place {
     name: Short,
-    word: Option<&'static str>,
+    verdict: Verdict,
+}
+
+impl Place {
+    /// No name has this length.
+    const NONE: Self = Self {
+        name: Short {
+            words: [0; LONGEST / 8],
+            len: usize::MAX,
+        },
+        verdict: Verdict::Open,
+    };
 }
 
 impl Default for Judged {
     fn default() -> Self {
         Self {
-            places: Box::new(std::array::from_fn(|_| Cell::default())),
-            open: Box::new(std::array::from_fn(|_| Cell::default())),
+            rules: Cell::new(0),
+            places: Box::new(std::array::from_fn(|_| Cell::new(Place::NONE))),
+            open: Box::new(std::array::from_fn(|_| Cell::new(Brief::NONE))),
         }
     }
 }
 
 impl Judged {
-    /// Whether a name of a text is remembered as no secret's. `false` says nothing.
+    /// Whether a name of a text is remembered as no secret's by these rules. `false` says nothing.
     #[inline(always)]
-    pub(super) fn knows_open(&self, text: &[u8], name: &Range<usize>) -> bool {
-        Brief::of(text, name).is_some_and(|brief| self.open[brief.place()].get() == brief)
+    pub(super) fn knows_open(&self, rules: u64, text: &[u8], name: &Range<usize>) -> bool {
+        self.rules.get() == rules && Brief::of(text, name).is_some_and(|brief| self.open[brief.place()].get() == brief)
     }
 
-    /// The entry of the list of secret names that makes a name of a text one.
-    pub(super) fn secret(&self, text: &[u8], name: Range<usize>) -> Option<&'static str> {
+    /// What a name of a text is by these rules; `judge` says it of one that isn't remembered.
+    pub(super) fn verdict(
+        &self,
+        rules: u64,
+        text: &[u8],
+        name: Range<usize>,
+        judge: impl Fn(&[u8]) -> Verdict,
+    ) -> Verdict {
+        if self.rules.replace(rules) != rules {
+            self.forget();
+        }
         let brief = Brief::of(text, &name);
         let bytes = text.get(name.clone()).unwrap_or_default();
-        let found = match Short::of(text, name) {
+        let verdict = match Short::of(text, name) {
             Some(short) => {
                 let known = self.places[short.place()].get();
                 if known.name.is(&short) {
-                    known.word
+                    known.verdict
                 } else {
-                    self.judge(short, bytes)
+                    self.judge(short, || judge(bytes))
                 }
             }
-            None => names::secret(bytes),
+            None => judge(bytes),
         };
-        if let Some(brief) = brief.filter(|_| found.is_none()) {
+        if let Some(brief) = brief.filter(|_| verdict == Verdict::Open) {
             self.open[brief.place()].set(brief);
         }
-        found
+        verdict
     }
 
     /// Judges a name that is not in its place, and puts it there; what was there goes beside it, where this one may have been.
     #[cold]
-    fn judge(&self, name: Short, bytes: &[u8]) -> Option<&'static str> {
+    fn judge(&self, name: Short, judge: impl FnOnce() -> Verdict) -> Verdict {
         let (place, beside) = (&self.places[name.place()], &self.places[name.place() + 1]);
         let known = beside.get();
-        let word = if known.name.is(&name) {
-            known.word
-        } else {
-            names::secret(bytes)
-        };
+        let verdict = if known.name.is(&name) { known.verdict } else { judge() };
         beside.set(place.get());
-        place.set(Place { name, word });
-        word
+        place.set(Place { name, verdict });
+        verdict
+    }
+
+    #[cold]
+    fn forget(&self) {
+        self.places.iter().for_each(|place| place.set(Place::NONE));
+        self.open.iter().for_each(|brief| brief.set(Brief::NONE));
     }
 }
 
 /// A name of up to 15 bytes, with zeros behind it, and its length as the last of 16.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Brief {
     front: u64,
     back: u64,
 }
 
 impl Brief {
+    /// A name of no bytes has nothing in front.
+    const NONE: Self = Self {
+        front: u64::MAX,
+        back: 0,
+    };
+
     /// `None` for a longer name, and where less than 16 bytes of the text are left.
     #[inline(always)]
     fn of(text: &[u8], name: &Range<usize>) -> Option<Self> {
@@ -119,7 +159,7 @@ const LONGEST: usize = 32;
 type Words = [u64; LONGEST / 8];
 
 /// A name in whole words, with zeros behind it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Short {
     words: Words,
     len: usize,
@@ -192,21 +232,40 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Each of the rules has names of its own, the empty one among them.
+    fn judge(rules: u64, name: &[u8]) -> Verdict {
+        let own = [&b""[..], b"a", b"token"];
+        match own.iter().position(|own| *own == name) {
+            Some(number) if number as u64 % 2 == rules % 2 => Verdict::Configured(number),
+            _ if name.windows(4).any(|part| part == b"Pass") => Verdict::Listed("pass"),
+            _ => Verdict::Open,
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_remembered_is_what_was_judged(
-            names in proptest::collection::vec("[ab]{0,2}(token|Pass_word|next_page_token|id|\0)?[ab]{0,32}", 1..60),
+            names in proptest::collection::vec("[ab]{0,2}(token|Pass_word|id|\0)?([ab]{32})?", 1..60),
+            rules in proptest::collection::vec(1..3_u64, 1..4),
             behind in "[ab]{0,40}",
         ) {
             let judged = Judged::default();
-            for name in names.iter().chain(names.iter().rev()) {
-                let expected = names::secret(name.as_bytes());
-                prop_assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), expected);
-                let text = format!("key{name}{behind}");
-                let place = 3..3 + name.len();
-                prop_assert_eq!(judged.secret(text.as_bytes(), place.clone()), expected);
-                let is_short = name.len() < 16 && text.len() >= place.start + 16;
-                prop_assert_eq!(judged.knows_open(text.as_bytes(), &place), expected.is_none() && is_short);
+            for rules in rules {
+                for name in names.iter().chain(names.iter().rev()) {
+                    let expected = judge(rules, name.as_bytes());
+                    let text = format!("key{name}{behind}");
+                    let place = 3..3 + name.len();
+                    if judged.knows_open(rules, text.as_bytes(), &place) {
+                        prop_assert_eq!(expected, Verdict::Open);
+                    }
+                    let verdict = |text: &str, place| judged.verdict(rules, text.as_bytes(), place, |name| judge(rules, name));
+                    prop_assert_eq!(verdict(name, 0..name.len()), expected);
+                    prop_assert_eq!(verdict(&text, place.clone()), expected);
+                    let is_short = name.len() < 16 && text.len() >= place.start + 16;
+                    let is_known = expected == Verdict::Open && is_short;
+                    prop_assert_eq!(judged.knows_open(rules, text.as_bytes(), &place), is_known);
+                    prop_assert!(!judged.knows_open(rules + 1, text.as_bytes(), &place));
+                }
             }
         }
     }
@@ -220,7 +279,8 @@ mod tests {
         let judged = Judged::default();
         for _ in 0..2 {
             for name in ["name", &other] {
-                assert_eq!(judged.secret(name.as_bytes(), 0..name.len()), None);
+                let verdict = judged.verdict(1, name.as_bytes(), 0..name.len(), |_| Verdict::Open);
+                assert_eq!(verdict, Verdict::Open);
             }
             let remembered = [place + 1, place].map(|place| judged.places[place].get().name.words);
             assert_eq!(remembered, [short("name").words, short(&other).words]);

@@ -5,16 +5,15 @@ use std::ops::Range;
 
 use percent_encoding::percent_decode;
 
-use super::judged::Judged;
-use super::names::FEWEST_LETTERS;
+use super::judged::{Judged, Verdict};
 use super::patterns::{Around, Found, run};
 use super::trail::Rule;
-use super::{REDACTED, names};
+use super::{REDACTED, Rules, names};
 
 /// Names of secrets: the built-in ones, and those of the configuration.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Names<'r> {
-    pub(super) configured: &'r [(String, Box<[u8]>)],
+    pub(super) rules: &'r Rules,
     pub(super) judged: &'r Judged,
 }
 
@@ -30,7 +29,7 @@ impl<'r> Names<'r> {
     /// The same for a name that stands in a text.
     #[inline(always)]
     pub(super) fn rule_at(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
-        if self.configured.is_empty() && self.judged.knows_open(text, &name) {
+        if self.judged.knows_open(self.rules.id, text, &name) {
             return None;
         }
         self.look_up(text, name)
@@ -38,16 +37,24 @@ impl<'r> Names<'r> {
 
     #[inline(never)]
     fn look_up(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
-        match self.judged.secret(text, name.clone()) {
-            Some(word) => Some(Rule::Name(word)),
-            None if self.configured.is_empty() => None,
-            None => self.configured_rule(text.get(name).unwrap_or_default()),
+        let judge = |name: &[u8]| self.judge(name);
+        match self.judged.verdict(self.rules.id, text, name, judge) {
+            Verdict::Open => None,
+            Verdict::Listed(word) => Some(Rule::Name(word)),
+            Verdict::Configured(number) => self
+                .rules
+                .names
+                .get(number)
+                .map(|(written, _)| Rule::Configured(written)),
         }
     }
 
-    fn configured_rule(&self, name: &[u8]) -> Option<Rule<'r>> {
-        let own = self.configured.iter().find(|(_, flat)| names::is(flat, name));
-        own.map(|(written, _)| Rule::Configured(written))
+    fn judge(&self, name: &[u8]) -> Verdict {
+        let own = || self.rules.names.iter().position(|(_, flat)| names::is(flat, name));
+        match names::secret(name) {
+            Some(word) => Verdict::Listed(word),
+            None => own().map_or(Verdict::Open, Verdict::Configured),
+        }
     }
 }
 
@@ -75,7 +82,7 @@ pub(super) fn value<'t>(names: &Names<'t>, text: &'t [u8], at: usize, around: Ar
         len += 1;
     }
     // Most are of a time.
-    if names.configured.is_empty() && letters < FEWEST_LETTERS {
+    if letters < names.rules.fewest_letters {
         return None;
     }
     let start = end - len;

@@ -328,8 +328,10 @@ pub(super) fn run(text: &[u8], start: usize, such: impl Fn(u8) -> bool) -> Range
 
 #[cfg(test)]
 mod tests {
+    use super::super::Rules;
     use super::super::judged::Judged;
     use super::*;
+    use crate::settings::Redaction;
     use proptest::prelude::*;
 
     proptest! {
@@ -363,7 +365,8 @@ mod tests {
                 }
             }
             let judged = Judged::default();
-            let names = pairs::Names { configured: &[], judged: &judged };
+            let rules = Rules::new(&Redaction::default());
+            let names = pairs::Names { rules: &rules, judged: &judged };
             let mut found: Vec<_> = find(&names, text.as_bytes(), around)
                 .into_iter()
                 .filter_map(|found| match found.rule {

@@ -432,6 +432,7 @@ fn switched_off_nothing_is_taken_out() {
 fn what_is_remembered_is_forgotten_with_its_rules() {
     let mut settings = Settings::default();
     settings.redaction.headers = vec!["x-a".to_owned()];
+    settings.redaction.json = vec!["id".parse().unwrap()];
     let (old, new) = (Generation::new(1, Settings::default()), Generation::new(2, settings));
     let redactor = Redactor::default();
     for _ in 0..3 {
@@ -442,6 +443,14 @@ fn what_is_remembered_is_forgotten_with_its_rules() {
                 assert_eq!(applied.text(b"value"), "value");
                 assert_eq!(applied.header("x-a", b"value"), of_a);
                 assert_eq!(applied.header("x-token", b"value"), REDACTED);
+                let body = format!(r#"{{"id":"{of_a}","other":"value","token":"{REDACTED}"}}"#);
+                let sent = body.replace(REDACTED, "value");
+                assert_eq!(applied.body(Kind::Json, &sent, false).text, body);
+                let text = format!("id={of_a} other=value");
+                assert_eq!(
+                    applied.body(Kind::Text, &text.replace(REDACTED, "value"), false).text,
+                    text
+                );
             }
         }
     }
