@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export PATH := $(CURDIR)/.ci/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help release demo check lint unit test fuzz outage soak bench bench-scale bench-consumer bench-tools profile tools clean
+.PHONY: help release demo check lint unit test fuzz outage soak bench bench-scale bench-redaction bench-consumer bench-tools profile tools clean
 
 help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
@@ -60,8 +60,9 @@ soak: tools ## an hour of load with outages in every round, or as long as SOAK_S
 	cargo build --locked --workspace --bins
 	SIDELOG_SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) cargo test --locked -p sidelog-proxy --test outage -- --ignored --exact soak::soak --nocapture
 
-bench: bench-tools ## what the proxy costs beside bare pingora, Envoy, nginx and HAProxy: half an hour on two idle cores
+bench: bench-tools ## every target: what the proxy costs beside bare pingora, Envoy, nginx and HAProxy, redaction, consumer: an hour on two idle cores
 	cargo bench --locked --profile quick -p sidelog-proxy --bench cost
+	@$(MAKE) --no-print-directory bench-redaction bench-consumer
 
 bench-scale: bench-tools ## how that grows with connections, bodies, header fields, routes and rules
 	cargo bench --locked --profile quick -p sidelog-proxy --bench cost -- scale
@@ -70,6 +71,10 @@ bench-tools:
 	@.ci/install bench
 	@$(MAKE) --no-print-directory release
 	cargo build --locked --profile bare -p bare
+
+bench-redaction: ## how fast bodies are redacted, against the targets
+	RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata" \
+		cargo bench --locked -p sidelog-proxy --bench redaction
 
 bench-consumer: tools release ## what a record costs the consumer, and the memory it takes, against the targets
 	SIDELOG_PROGRAMS=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release \
