@@ -62,7 +62,8 @@ soak: tools ## an hour of load with outages in every round, or as long as SOAK_S
 
 bench: bench-tools ## every target: what the proxy costs beside bare pingora, Envoy, nginx and HAProxy, redaction, consumer: an hour on two idle cores
 	cargo bench --locked --profile quick -p sidelog-proxy --bench cost
-	@$(MAKE) --no-print-directory bench-redaction bench-consumer
+	@$(MAKE) --no-print-directory bench-redaction
+	@$(MAKE) --no-print-directory bench-consumer
 
 bench-scale: bench-tools ## how that grows with connections, bodies, header fields, routes and rules
 	cargo bench --locked --profile quick -p sidelog-proxy --bench cost -- scale
@@ -73,6 +74,7 @@ bench-tools:
 	cargo build --locked --profile bare -p bare
 
 bench-redaction: ## how fast bodies are redacted, against the targets
+	@.ci/install build
 	RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata" \
 		cargo bench --locked -p sidelog-proxy --bench redaction
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
 use sidelog_proxy::generation::Generation;
-use sidelog_proxy::settings::Settings;
+use sidelog_proxy::settings::{JsonRule, Settings};
 use sidelog_proxy::shipping::redact::{Kind, Redactor};
 
 fn main() {
@@ -142,11 +142,11 @@ fn objects(size: usize, seed: u64) -> String {
 }
 
 fn redact(bencher: Bencher<'_, '_>, kind: Kind, text: &str) {
-    redact_in_turn(bencher, kind, &[text.to_owned()]);
+    redact_in_turn(bencher, kind, &[text.to_owned()], Settings::default());
 }
 
-fn redact_in_turn(bencher: Bencher<'_, '_>, kind: Kind, texts: &[String]) {
-    let generation = Generation::new(1, Settings::default());
+fn redact_in_turn(bencher: Bencher<'_, '_>, kind: Kind, texts: &[String], settings: Settings) {
+    let generation = Generation::new(1, settings);
     let redactor = Redactor::default();
     let applied = redactor.under(generation.policy(None));
     assert!(texts.iter().all(|text| !applied.body(kind, text, false).ends_early));
@@ -172,7 +172,16 @@ fn json_with_secrets(bencher: Bencher<'_, '_>, size: usize) {
 #[divan::bench(args = SIZES)]
 fn json_that_differs(bencher: Bencher<'_, '_>, size: usize) {
     let texts: Vec<_> = (0..100).map(|seed| objects(size, seed)).collect();
-    redact_in_turn(bencher, Kind::Json, &texts);
+    redact_in_turn(bencher, Kind::Json, &texts, Settings::default());
+}
+
+#[divan::bench(args = SIZES)]
+fn json_under_names_of_the_configuration(bencher: Bencher<'_, '_>, size: usize) {
+    let mut settings = Settings::default();
+    settings.redaction.json = (0..20)
+        .map(|number| JsonRule::Name(format!("internal_{number}")))
+        .collect();
+    redact_in_turn(bencher, Kind::Json, &[users(size, true)], settings);
 }
 
 #[divan::bench(args = SIZES)]

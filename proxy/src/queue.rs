@@ -269,27 +269,32 @@ impl Taker {
         }
     }
 
-    /// Waits until a buffer holds so many bytes; at once if one does already, or is being written to. Cancel safe.
+    /// Waits until a buffer holds so many bytes; if one does already, until the thread's other tasks had their turn. One that is
+    /// being written to holds its first byte at least. Cancel safe.
     pub async fn holds(&self, bytes: usize) {
         let _asleep = Asleep::until(&self.queue, bytes);
-        if !self.all(|held| held.bytes.len() < bytes) {
-            return;
+        if self.holds_now(bytes) {
+            return tokio::task::yield_now().await;
         }
         self.queue.wake.notified().await;
     }
 
-    /// Whether nothing is queued. A buffer that is being written to counts as something.
-    pub fn is_empty(&self) -> bool {
-        self.all(|held| held.bytes.is_empty())
+    fn holds_now(&self, bytes: usize) -> bool {
+        self.any(|held| held.map_or(1, |held| held.bytes.len()) >= bytes)
     }
 
-    /// Whether every buffer is as `condition` wants it. One in use is not.
-    fn all(&self, condition: impl Fn(&Buffer) -> bool) -> bool {
+    /// Whether nothing is queued. A buffer that is being written to counts as something.
+    pub fn is_empty(&self) -> bool {
+        !self.any(|held| held.is_none_or(|held| !held.bytes.is_empty()))
+    }
+
+    /// Whether a buffer is as `condition` wants it, which gets none for one that is in use.
+    fn any(&self, condition: impl Fn(Option<&Buffer>) -> bool) -> bool {
         self.queue
             .slots
             .iter()
             .flat_map(|slot| &slot.buffers)
-            .all(|buffer| try_lock(buffer).is_some_and(|held| condition(&held)))
+            .any(|buffer| condition(try_lock(buffer).as_deref()))
     }
 }
 
@@ -566,6 +571,28 @@ mod tests {
         assert!(!is_woken(64 * 1024, 1_000).await);
         assert!(is_woken(64 * 1024, 64 * 1024).await);
         assert!(!is_woken(AWAKE, 64 * 1024).await);
+    }
+
+    #[tokio::test]
+    async fn what_is_held_already_is_taken_after_the_other_tasks_had_their_turn() {
+        let queue = Queue::new(ROOMY, 1);
+        let taker = Taker::new(Arc::clone(&queue));
+        queue.offer(&exchange(b"{}"), &GENERATION);
+        let other = tokio::spawn(async {});
+        taker.holds(1).await;
+        assert!(other.is_finished());
+    }
+
+    #[test]
+    fn a_buffer_that_is_written_to_holds_something_and_no_heap() {
+        let queue = Queue::new(ROOMY, 1);
+        let taker = Taker::new(Arc::clone(&queue));
+        let _held: Vec<_> = queue
+            .slots
+            .iter()
+            .filter_map(|slot| try_lock(&slot.buffers[0]))
+            .collect();
+        assert!(taker.holds_now(1) && !taker.holds_now(2) && !taker.is_empty());
     }
 
     #[tokio::test]

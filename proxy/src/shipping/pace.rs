@@ -1,7 +1,7 @@
 //! How long the shipping thread rests between two rounds, and what wakes it before.
 //!
 //! Invariants:
-//! - Under load it works every [`TICK`], and only an exchange that fills a buffer to `HEAP` wakes it before
+//! - Under load it works every [`TICK`], and of exchanges only one that fills a buffer to `HEAP` wakes it before
 //!   (`under_load_it_ticks_and_only_a_heap_wakes_it`).
 //! - With little to do it lets exchanges gather for a `DOZE`; one that fills a buffer to `MUCH` wakes it
 //!   (`with_little_to_do_it_lets_exchanges_gather`).

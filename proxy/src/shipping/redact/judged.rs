@@ -72,7 +72,7 @@ impl Judged {
         rules: u64,
         text: &[u8],
         name: Range<usize>,
-        judge: impl Fn(&[u8]) -> Verdict,
+        judge: impl FnOnce(&[u8]) -> Verdict,
     ) -> Verdict {
         if self.rules.replace(rules) != rules {
             self.forget();
@@ -107,6 +107,7 @@ impl Judged {
         verdict
     }
 
+    /// Exchanges that were served under an older configuration and end later than others make each forget what the other knew.
     #[cold]
     fn forget(&self) {
         self.places.iter().for_each(|place| place.set(Place::NONE));
@@ -245,7 +246,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_remembered_is_what_was_judged(
-            names in proptest::collection::vec("[ab]{0,2}(token|Pass_word|id|\0)?([ab]{32})?", 1..60),
+            names in proptest::collection::vec("[ab]{0,2}(token|Pass_word|id|\0)?([ab]{0,30}|[ab]{32})", 1..60),
             rules in proptest::collection::vec(1..3_u64, 1..4),
             behind in "[ab]{0,40}",
         ) {

@@ -37,24 +37,22 @@ impl<'r> Names<'r> {
 
     #[inline(never)]
     fn look_up(&self, text: &[u8], name: Range<usize>) -> Option<Rule<'r>> {
-        let judge = |name: &[u8]| self.judge(name);
-        match self.judged.verdict(self.rules.id, text, name, judge) {
+        match self.judged.verdict(self.rules.id, text, name, |name| self.judge(name)) {
             Verdict::Open => None,
             Verdict::Listed(word) => Some(Rule::Name(word)),
-            Verdict::Configured(number) => self
-                .rules
-                .names
-                .get(number)
-                .map(|(written, _)| Rule::Configured(written)),
+            Verdict::Configured(number) => {
+                let name = self.rules.names.get(number);
+                Some(Rule::Configured(name.map_or("", |(written, _)| written)))
+            }
         }
     }
 
     fn judge(&self, name: &[u8]) -> Verdict {
-        let own = || self.rules.names.iter().position(|(_, flat)| names::is(flat, name));
-        match names::secret(name) {
-            Some(word) => Verdict::Listed(word),
-            None => own().map_or(Verdict::Open, Verdict::Configured),
+        if let Some(word) = names::secret(name) {
+            return Verdict::Listed(word);
         }
+        let own = self.rules.names.iter().position(|(_, flat)| names::is(flat, name));
+        own.map_or(Verdict::Open, Verdict::Configured)
     }
 }
 

@@ -429,6 +429,19 @@ fn switched_off_nothing_is_taken_out() {
 }
 
 #[test]
+fn a_configured_name_may_have_few_letters_or_none() {
+    let clean = |text: &str| {
+        with(&["id", "4711", "é1"], |applied| {
+            applied.body(Kind::Text, text, false).text.into_owned()
+        })
+    };
+    assert_eq!(
+        clean("id=a %69d=a i%64: a 4711=a %34711: a é1=a 4712=a e1=a i=a"),
+        "id=REDACTED %69d=REDACTED i%64: REDACTED 4711=REDACTED %34711: REDACTED é1=REDACTED 4712=a e1=a i=a"
+    );
+}
+
+#[test]
 fn what_is_remembered_is_forgotten_with_its_rules() {
     let mut settings = Settings::default();
     settings.redaction.headers = vec!["x-a".to_owned()];
