@@ -11,10 +11,11 @@ help: ## show this
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
 # What RUSTFLAGS says besides stays. The path is absolute, as cargo compiles crates in folders of their own.
+by_profile = RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata"
+
 release: ## the programs in target/release, laid out by the ways that code takes under load (.cargo/release.profdata)
 	@.ci/install build
-	RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata" \
-		cargo build --locked --release -p sidelog-proxy -p sidelog-consumer -p example-upstream --bins
+	$(by_profile) cargo build --locked --release -p sidelog-proxy -p sidelog-consumer -p example-upstream --bins
 
 demo: ## one exchange after another through proxy, JetStream and consumer, to look at
 	@.ci/install demo
@@ -60,7 +61,7 @@ soak: tools ## an hour of load with outages in every round, or as long as SOAK_S
 	cargo build --locked --workspace --bins
 	SIDELOG_SOAK_SECONDS=$(or $(SOAK_SECONDS),3600) cargo test --locked -p sidelog-proxy --test outage -- --ignored --exact soak::soak --nocapture
 
-bench: bench-tools ## every target: what the proxy costs beside bare pingora, Envoy, nginx and HAProxy, redaction, consumer: an hour on two idle cores
+bench: bench-tools ## every target: what the proxy costs beside bare pingora, Envoy, nginx and HAProxy, redaction, consumer: up to an hour on two idle cores
 	cargo bench --locked --profile quick -p sidelog-proxy --bench cost
 	@$(MAKE) --no-print-directory bench-redaction
 	@$(MAKE) --no-print-directory bench-consumer
@@ -75,8 +76,7 @@ bench-tools:
 
 bench-redaction: ## how fast bodies are redacted, against the targets
 	@.ci/install build
-	RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata" \
-		cargo bench --locked -p sidelog-proxy --bench redaction
+	$(by_profile) cargo bench --locked -p sidelog-proxy --bench redaction
 
 bench-consumer: tools release ## what a record costs the consumer, and the memory it takes, against the targets
 	SIDELOG_PROGRAMS=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release \

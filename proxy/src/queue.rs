@@ -279,22 +279,15 @@ impl Taker {
         self.queue.wake.notified().await;
     }
 
-    fn holds_now(&self, bytes: usize) -> bool {
-        self.any(|held| held.map_or(1, |held| held.bytes.len()) >= bytes)
-    }
-
     /// Whether nothing is queued. A buffer that is being written to counts as something.
     pub fn is_empty(&self) -> bool {
-        !self.any(|held| held.is_none_or(|held| !held.bytes.is_empty()))
+        !self.holds_now(1)
     }
 
-    /// Whether a buffer is as `condition` wants it, which gets none for one that is in use.
-    fn any(&self, condition: impl Fn(Option<&Buffer>) -> bool) -> bool {
-        self.queue
-            .slots
-            .iter()
-            .flat_map(|slot| &slot.buffers)
-            .any(|buffer| condition(try_lock(buffer).as_deref()))
+    fn holds_now(&self, bytes: usize) -> bool {
+        let held = |buffer| try_lock(buffer).map_or(1, |held| held.bytes.len());
+        let mut buffers = self.queue.slots.iter().flat_map(|slot| &slot.buffers);
+        buffers.any(|buffer| held(buffer) >= bytes)
     }
 }
 
