@@ -26,9 +26,8 @@ RUN if [ "$TARGETARCH" = arm64 ]; then \
     printf '[env]\nJEMALLOC_SYS_WITH_LG_PAGE = "16"\n' >>"$CARGO_HOME/config.toml"; \
   fi
 COPY --from=recipe /src/recipe.json .
-# As `make release`. On arm64 the profile is of no use, and does no harm.
-COPY .cargo/release.profdata .cargo/
-ENV RUSTFLAGS="-Cprofile-use=/src/.cargo/release.profdata"
+# The profile that a release is built by. On arm64 it is of no use, and does no harm.
+COPY .cargo .cargo
 RUN cargo chef cook --locked --release --recipe-path recipe.json \
   --package sidelog-proxy --package sidelog-consumer --package example-upstream
 COPY . .

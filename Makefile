@@ -10,12 +10,9 @@ help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
-# What RUSTFLAGS says besides stays. The path is absolute, as cargo compiles crates in folders of their own.
-by_profile = RUSTFLAGS="$$RUSTFLAGS -Cprofile-use=$(CURDIR)/.cargo/release.profdata"
-
-release: ## the programs in target/release, laid out by the ways that code takes under load (.cargo/release.profdata)
+release: ## the programs in target/release
 	@.ci/install build
-	$(by_profile) cargo build --locked --release -p sidelog-proxy -p sidelog-consumer -p example-upstream --bins
+	cargo build --locked --release --bins
 
 demo: ## one exchange after another through proxy, JetStream and consumer, to look at
 	@.ci/install demo
@@ -29,7 +26,7 @@ lint:
 	cargo fmt --all --check
 	taplo fmt --check
 	typos
-	shellcheck .ci/install .ci/demo .ci/fuzz .ci/profile .ci/run
+	shellcheck .cargo/rustc-by-profile .ci/install .ci/demo .ci/fuzz .ci/profile .ci/run
 	.ci/venv/bin/python .ci/checks/stack.py --quick
 	.ci/venv/bin/python .ci/checks/chart.py --quick
 	cargo deny --locked --log-level error check --allow unused-wrapper bans licenses sources
@@ -76,7 +73,7 @@ bench-tools:
 
 bench-redaction: ## how fast bodies are redacted, against the targets
 	@.ci/install build
-	$(by_profile) cargo bench --locked -p sidelog-proxy --bench redaction
+	cargo bench --locked -p sidelog-proxy --bench redaction
 
 bench-consumer: tools release ## what a record costs the consumer, and the memory it takes, against the targets
 	SIDELOG_PROGRAMS=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release \
