@@ -36,7 +36,9 @@ use rig::Rig;
 use rounds::Plan;
 
 /// The parts, in their order.
-const PARTS: [&str; 8] = ["get", "post", "large", "h2c", "grpc", "latency", "memory", "idle"];
+const PARTS: [&str; 9] = [
+    "get", "post", "large", "anew", "h2c", "grpc", "latency", "memory", "idle",
+];
 
 fn main() {
     machine::stay_aside();

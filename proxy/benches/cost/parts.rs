@@ -16,6 +16,7 @@ const AWAY: Target = Target {
 const ENVOY: Target = target("GET 1 KB, full capture, to Envoy without log and traces", 0.85, 0.70);
 const POST: Target = target("POST 1 KB, answered 1 KB, 100 % of the spans, to bare", 1.25, 1.15);
 const LARGE: Target = target("GET 64 KB recorded whole, 1,500 requests/s, to bare", 1.6, 1.4);
+const LARGE_ANEW: Target = target("the same, another answer each time", 1.6, 1.4);
 const H2C: Target = target("GET 1 KB by h2c, full capture, to bare", 1.25, 1.15);
 const GRPC: Target = target("gRPC unary, full capture, to bare", 1.25, 1.15);
 const LATENCY: Target = Target {
@@ -45,7 +46,8 @@ pub(crate) async fn run(part: &str, rig: &Rig, plan: &Plan) -> Vec<Row> {
     match part {
         "get" => get(rig, plan).await,
         "post" => versus_bare(POST, rig, rig.upstream, &Load::post("/1k", ORDER), plan).await,
-        "large" => versus_bare(LARGE, rig, rig.upstream, &large(), plan).await,
+        "large" => versus_bare(LARGE, rig, rig.upstream, &large("/64k"), plan).await,
+        "anew" => versus_bare(LARGE_ANEW, rig, rig.upstream, &large("/64k-anew"), plan).await,
         "h2c" => versus_bare(H2C, rig, rig.upstream_h2, &by_http2(Load::get("/1k")), plan).await,
         "grpc" => versus_bare(GRPC, rig, rig.grpc, &grpc(), plan).await,
         "latency" => latency(rig, plan).await,
@@ -139,10 +141,10 @@ pub(crate) fn by_http2(load: Load) -> Load {
 }
 
 /// As many as can all be recorded whole: at as many as a core carries, their bodies are left out in the end.
-pub(crate) fn large() -> Load {
+pub(crate) fn large(path: &str) -> Load {
     Load {
         rate: Some(1_500),
-        ..Load::get("/64k")
+        ..Load::get(path)
     }
 }
 

@@ -36,7 +36,7 @@ const EMPTY: &[u8] = b"\0\0\0\0\0";
 /// The rig, for as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Rig {
-    /// Answers by HTTP/1.1: `/1k`, and [`BODIES`].
+    /// Answers by HTTP/1.1: `/1k`, [`BODIES`], and `/1k-anew` and `/64k-anew`, which are another JSON each time.
     pub(crate) upstream: SocketAddr,
     /// The same by HTTP/2 without TLS.
     pub(crate) upstream_h2: SocketAddr,
@@ -94,6 +94,9 @@ fn nginx(folder: &TempDir, http1: SocketAddr, http2: SocketAddr) -> Command {
     for (name, bytes) in BODIES {
         fs::write(root.join(name), orders(bytes)).expect("an answer");
     }
+    // What differs stands in the middle, where telling that it does takes longest.
+    let anew = ORDER.replacen("SKU-1014", "$request_id", 1);
+    let half = "$order,".repeat(31);
     let server = format!(
         "  server {{
     listen {http1} backlog=20000;
@@ -102,6 +105,8 @@ fn nginx(folder: &TempDir, http1: SocketAddr, http2: SocketAddr) -> Command {
     default_type application/json;
     open_file_cache max=100;
     location = /1k {{ return 200 '{ORDER}'; }}
+    location = /1k-anew {{ return 200 '{anew}'; }}
+    location = /64k-anew {{ set $order '{ORDER}'; return 200 '[{half}{anew},{half}{{}}]'; }}
     location / {{ error_page 405 =200 $uri; }}
   }}
 ",

@@ -63,10 +63,9 @@ pub(crate) async fn run(rig: &Rig, time: Duration) {
         headers: vec![("content-type".to_owned(), content_type.to_owned())],
         ..Load::post("/1k", body)
     });
-    let by_http1 = [get.clone(), of_a_browser, post.clone(), parts::large()]
-        .into_iter()
-        .chain(others);
-    for load in by_http1 {
+    let by_http1 = [get.clone(), Load::get("/1k-anew"), of_a_browser, post.clone()];
+    let large = ["/64k", "/64k-anew"].map(parts::large);
+    for load in by_http1.into_iter().chain(large).chain(others) {
         trained(Contender::sidelog(rig, rig.upstream, &parts::full()).await, &load, time).await;
     }
     for (upstream, load) in [

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `names`, `judged` | the one list of names whose values are secrets, and which were looked up of late |
 //! | `known` | which values were searched of late, and nothing found |
+//! | `bodies` | which bodies came again, and what was made of them |
 //! | `patterns`, `cards`, `pairs`, `marks`, `trigrams` | secrets that are known by their shape, in any text |
 //! | `headers`, `parameters` | header fields; queries, forms, paths and URLs |
 //! | `json`, `markup`, `multipart` | bodies with a structure |
@@ -23,6 +24,7 @@ use crate::generation::policy::Policy;
 use crate::queue::feed::Feed;
 use crate::settings::{JsonPath, JsonRule, Redaction};
 
+mod bodies;
 mod cards;
 mod edits;
 mod escape;
@@ -40,6 +42,7 @@ mod patterns;
 mod trail;
 mod trigrams;
 
+use bodies::{KnownBodies, Search};
 use judged::Judged;
 use known::KnownClean;
 use pairs::Names;
@@ -61,6 +64,7 @@ const LEVELS: u8 = 4;
 pub struct Redactor {
     judged: Judged,
     clean: KnownClean,
+    bodies: KnownBodies,
     trail: Trail,
 }
 
@@ -131,6 +135,7 @@ impl Redactor {
             rules,
             judged: &self.judged,
             clean: &self.clean,
+            bodies: &self.bodies,
             trail: &self.trail,
         }))
     }
@@ -229,7 +234,7 @@ impl Applied<'_> {
                 ends_early: false,
             };
         };
-        let (text, placed) = scope.of_kind(kind, text, cut);
+        let (text, placed) = scope.body(kind, text, cut);
         Clean {
             text,
             ends_early: !placed,
@@ -264,7 +269,7 @@ impl Applied<'_> {
             return Cow::Borrowed(text);
         }
         let redacted = redact(scope, text);
-        if matches!(redacted, Cow::Borrowed(same) if std::ptr::eq(same, text)) {
+        if is_same(&redacted, text) {
             scope.clean.note(scope.rules.id, name, bytes);
         }
         redacted
@@ -284,12 +289,18 @@ impl Applied<'_> {
     }
 }
 
+/// Whether redaction gave the text back whole.
+fn is_same(redacted: &str, text: &str) -> bool {
+    std::ptr::eq(redacted, text)
+}
+
 /// The rules in force, and who takes notes.
 #[derive(Clone, Copy, Debug)]
 struct Scope<'r> {
     rules: &'r Rules,
     judged: &'r Judged,
     clean: &'r KnownClean,
+    bodies: &'r KnownBodies,
     trail: &'r Trail,
 }
 
@@ -311,7 +322,28 @@ impl<'r> Scope<'r> {
         }
     }
 
-    /// A body's text, and whether all of it could be placed.
+    /// A body's text, and whether all of it could be placed; one that came before is not searched again.
+    fn body<'t>(&self, kind: Kind, text: &'t str, cut: bool) -> (Cow<'t, str>, bool) {
+        if self.trail.takes_notes() {
+            return self.of_kind(kind, text, cut);
+        }
+        let rules = self.rules.id;
+        let search = Search { rules, kind, cut };
+        if let Some((redacted, tally)) = self.bodies.recall(search, text) {
+            self.trail.add(tally);
+            return (redacted, true);
+        }
+        let before = self.trail.take_tally();
+        let (redacted, placed) = self.of_kind(kind, text, cut);
+        let tally = self.trail.take_tally();
+        self.trail.add(before);
+        self.trail.add(tally);
+        if placed {
+            self.bodies.note(search, text, &redacted, tally);
+        }
+        (redacted, placed)
+    }
+
     fn of_kind<'t>(&self, kind: Kind, text: &'t str, cut: bool) -> (Cow<'t, str>, bool) {
         let redacted = match kind {
             Kind::Json => json::redact(self, text, cut, 0),

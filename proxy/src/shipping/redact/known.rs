@@ -97,7 +97,7 @@ fn place(name: &str, value: &[u8]) -> Option<usize> {
 }
 
 /// A hash that need only be quick: who fills a place with values of their own makes others be searched again.
-fn mixed(hash: u64, bytes: &[u8]) -> u64 {
+pub(super) fn mixed(hash: u64, bytes: &[u8]) -> u64 {
     /// Odd, and its bits are as good as random: the golden ratio in 64 bits.
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let add = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);

@@ -442,6 +442,32 @@ fn a_configured_name_may_have_few_letters_or_none() {
 }
 
 #[test]
+fn a_body_that_comes_again_is_redacted_and_counted_as_the_first_time() {
+    let generation = Generation::new(1, Settings::default());
+    let redactor = Redactor::default();
+    let applied = redactor.under(generation.policy(None));
+    let body = r#"{"token":"value","note":"Bearer abcdefghijklmnop","pin":1}"#;
+    let times = [(); 4].map(|()| {
+        let clean = applied.body(Kind::Json, body, false);
+        (clean.text.into_owned(), clean.ends_early, redactor.take_tally())
+    });
+    let [first, again @ ..] = &times;
+    assert!(
+        !first.0.contains("abcdefgh") && first.2.iter().sum::<u64>() >= 2,
+        "{first:?}"
+    );
+    assert!(again.iter().all(|again| again == first), "{times:?}");
+
+    let noting = Redactor::default().with_notes();
+    let findings = [(); 4].map(|()| {
+        noting.under(generation.policy(None)).body(Kind::Json, body, false);
+        noting.findings().len()
+    });
+    let [once, ..] = findings;
+    assert_eq!(findings, [once, 2 * once, 3 * once, 4 * once]);
+}
+
+#[test]
 fn what_is_remembered_is_forgotten_with_its_rules() {
     let mut settings = Settings::default();
     settings.redaction.headers = vec!["x-a".to_owned()];
@@ -451,11 +477,13 @@ fn what_is_remembered_is_forgotten_with_its_rules() {
     for _ in 0..3 {
         for (generation, of_a) in [(&old, "value"), (&new, REDACTED)] {
             let applied = redactor.under(generation.policy(None));
-            for _ in 0..2 {
+            for _ in 0..3 {
                 assert_eq!(applied.header("x-b", b"value"), "value");
                 assert_eq!(applied.text(b"value"), "value");
                 assert_eq!(applied.header("x-a", b"value"), of_a);
                 assert_eq!(applied.header("x-token", b"value"), REDACTED);
+                let clean_by_old = format!(r#"{{"id":"{of_a}"}}"#);
+                assert_eq!(applied.body(Kind::Json, r#"{"id":"value"}"#, false).text, clean_by_old);
                 let body = format!(r#"{{"id":"{of_a}","other":"value","token":"{REDACTED}"}}"#);
                 let sent = body.replace(REDACTED, "value");
                 assert_eq!(applied.body(Kind::Json, &sent, false).text, body);

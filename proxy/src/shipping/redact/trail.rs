@@ -67,6 +67,11 @@ impl Trail {
         }
     }
 
+    /// Whether it takes notes, and doesn't only count.
+    pub(super) fn takes_notes(&self) -> bool {
+        self.notes.is_some()
+    }
+
     /// What is found from here on is at `place`.
     pub(super) fn at(&self, place: &'static str) {
         if let Some(notes) = &self.notes {
@@ -74,9 +79,16 @@ impl Trail {
         }
     }
 
-    /// What was counted since it was last asked.
+    /// What was counted since it was last taken.
     pub(super) fn take_tally(&self) -> Tally {
         self.tally.each_ref().map(Cell::take)
+    }
+
+    /// Counts what was counted elsewhere, or before.
+    pub(super) fn add(&self, more: Tally) {
+        for (count, more) in self.tally.iter().zip(more) {
+            count.set(count.get() + more);
+        }
     }
 
     /// The notes so far.
