@@ -10,7 +10,7 @@ help: ## show this
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '  make %-14s %s\n' "$$name" "$$text"; done
 
-release: ## the programs in target/release
+release: ## the programs in target/release, as they are shipped
 	@.ci/install build
 	cargo build --locked --release --bins
 
@@ -26,7 +26,8 @@ lint:
 	cargo fmt --all --check
 	taplo fmt --check
 	typos
-	shellcheck .cargo/rustc-by-profile .ci/install .ci/demo .ci/fuzz .ci/profile .ci/run
+	shellcheck .cargo/rustc-by-profile .ci/checks/profile .ci/install .ci/demo .ci/fuzz .ci/profile .ci/run
+	.ci/checks/profile
 	.ci/venv/bin/python .ci/checks/stack.py --quick
 	.ci/venv/bin/python .ci/checks/chart.py --quick
 	cargo deny --locked --log-level error check --allow unused-wrapper bans licenses sources

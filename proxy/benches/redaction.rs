@@ -145,12 +145,18 @@ fn objects(size: usize, seed: u64) -> String {
     out
 }
 
-/// The text with another digit in its middle: of bodies that differ there only none is known, and each is searched.
+/// The text with another digit in its middle. Where bodies differ there only none is known and each is searched; every second one is
+/// kept, for nothing.
 fn variants(text: &str) -> [String; 3] {
     let (front, back) = text.split_at(text.len() / 2);
+    let (middle, end) = back.split_at(back.len() - 64);
+    assert!(
+        middle.contains(|byte: char| byte.is_ascii_digit()),
+        "the texts differ in their middle"
+    );
     ["1", "2", "3"].map(|digit| {
-        let back = back.replacen(|old: char| old.is_ascii_digit(), digit, 1);
-        [front, &back].concat()
+        let middle = middle.replacen(|old: char| old.is_ascii_digit(), digit, 1);
+        [front, &middle, end].concat()
     })
 }
 
@@ -162,6 +168,12 @@ fn redact(bencher: Bencher<'_, '_>, kind: Kind, text: &str) {
 #[divan::bench(args = SIZES)]
 fn json_that_is_known(bencher: Bencher<'_, '_>, size: usize) {
     redact_in_turn(bencher, Kind::Json, &[users(size, false)], Settings::default());
+}
+
+/// The same, and what it was made into is copied.
+#[divan::bench(args = SIZES)]
+fn json_with_secrets_that_is_known(bencher: Bencher<'_, '_>, size: usize) {
+    redact_in_turn(bencher, Kind::Json, &[users(size, true)], Settings::default());
 }
 
 fn redact_in_turn(bencher: Bencher<'_, '_>, kind: Kind, texts: &[String], settings: Settings) {
@@ -190,7 +202,9 @@ fn json_with_secrets(bencher: Bencher<'_, '_>, size: usize) {
 /// What processors remember of a text that comes again and again is of no use here.
 #[divan::bench(args = SIZES)]
 fn json_that_differs(bencher: Bencher<'_, '_>, size: usize) {
-    let texts: Vec<_> = (0..100).map(|seed| objects(size, seed)).collect();
+    // Of one length and with the same ends, so that none is known.
+    let texts = (0..100).map(|seed| format!("{:64}{:width$}", "", objects(size, seed), width = size + 2048));
+    let texts: Vec<_> = texts.collect();
     redact_in_turn(bencher, Kind::Json, &texts, Settings::default());
 }
 

@@ -14,10 +14,14 @@ pub(crate) const CONNECTIONS: usize = 32;
 /// A body to send, of about 1 KB.
 pub(crate) const ORDER: &str = include_str!("order.json");
 
+/// Stands in a body for a number, another one in each request.
+pub(crate) const NUMBER: &str = "@number@";
+
 /// Requests of one kind.
 #[derive(Debug, Clone)]
 pub(crate) struct Load {
     pub(crate) path: String,
+    /// [`NUMBER`] is only for loads by HTTP/1.1 without a rate.
     pub(crate) body: Option<String>,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) protocol: Protocol,
@@ -129,10 +133,19 @@ impl Load {
             let (script, file) = (folder.path().join("post.lua"), folder.path().join("body"));
             fs::write(&file, body).expect("a body for wrk");
             // From a file, as Lua reads a line's end in its own long strings as `\n`, however it is written.
-            let text = format!(
+            let mut text = format!(
                 "wrk.method = 'POST'\nwrk.body = io.open('{}', 'rb'):read('*a')\n",
                 file.display()
             );
+            if body.contains(NUMBER) {
+                text.push_str(&format!(
+                    "local number = 0
+                    request = function()
+                      number = number + 1
+                      return wrk.format(nil, nil, nil, (wrk.body:gsub('{NUMBER}', string.format('%08d', number))))
+                    end\n"
+                ));
+            }
             fs::write(&script, text).expect("a script for wrk");
             wrk.arg("-s").arg(script);
         }

@@ -1,7 +1,7 @@
 //! The parts of the measurement: who is measured under which load, and against which target.
 
 use crate::contender::{Contender, Sidelog};
-use crate::load::{Load, ORDER, Protocol};
+use crate::load::{Load, NUMBER, ORDER, Protocol};
 use crate::machine::peak_memory_of;
 use crate::rig::Rig;
 use crate::rounds::{Plan, Series, ratio, rounds};
@@ -16,7 +16,9 @@ const AWAY: Target = Target {
 const ENVOY: Target = target("GET 1 KB, full capture, to Envoy without log and traces", 0.85, 0.70);
 const POST: Target = target("POST 1 KB, answered 1 KB, 100 % of the spans, to bare", 1.25, 1.15);
 const LARGE: Target = target("GET 64 KB recorded whole, 1,500 requests/s, to bare", 1.6, 1.4);
-const LARGE_ANEW: Target = target("the same, another answer each time", 1.6, 1.4);
+const GET_ANEW: Target = target("GET 1 KB, another answer each time, to bare", 1.20, 1.12);
+const POST_ANEW: Target = target("POST 1 KB, another body and answer each time, to bare", 1.25, 1.15);
+const LARGE_ANEW: Target = target("GET 64 KB, another answer each time, 1,500/s, to bare", 1.6, 1.4);
 const H2C: Target = target("GET 1 KB by h2c, full capture, to bare", 1.25, 1.15);
 const GRPC: Target = target("gRPC unary, full capture, to bare", 1.25, 1.15);
 const LATENCY: Target = Target {
@@ -47,7 +49,7 @@ pub(crate) async fn run(part: &str, rig: &Rig, plan: &Plan) -> Vec<Row> {
         "get" => get(rig, plan).await,
         "post" => versus_bare(POST, rig, rig.upstream, &Load::post("/1k", ORDER), plan).await,
         "large" => versus_bare(LARGE, rig, rig.upstream, &large("/64k"), plan).await,
-        "anew" => versus_bare(LARGE_ANEW, rig, rig.upstream, &large("/64k-anew"), plan).await,
+        "anew" => anew(rig, plan).await,
         "h2c" => versus_bare(H2C, rig, rig.upstream_h2, &by_http2(Load::get("/1k")), plan).await,
         "grpc" => versus_bare(GRPC, rig, rig.grpc, &grpc(), plan).await,
         "latency" => latency(rig, plan).await,
@@ -130,6 +132,23 @@ async fn versus_bare(target: Target, rig: &Rig, upstream: std::net::SocketAddr, 
     print(target.what, &contenders, &all);
     let [bare, sidelog] = &all[..] else { return Vec::new() };
     vec![row(target, ratio(sidelog, bare), flaws(&contenders[1], sidelog).await)]
+}
+
+/// The same where no body came before.
+async fn anew(rig: &Rig, plan: &Plan) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for (target, load) in [
+        (GET_ANEW, Load::get("/1k-anew")),
+        (POST_ANEW, post_anew()),
+        (LARGE_ANEW, large("/64k-anew")),
+    ] {
+        rows.extend(versus_bare(target, rig, rig.upstream, &load, plan).await);
+    }
+    rows
+}
+
+pub(crate) fn post_anew() -> Load {
+    Load::post("/1k-anew", &ORDER.replacen("SKU-1014", NUMBER, 1))
 }
 
 pub(crate) fn by_http2(load: Load) -> Load {

@@ -36,7 +36,7 @@ const EMPTY: &[u8] = b"\0\0\0\0\0";
 /// The rig, for as long as it is kept.
 #[derive(Debug)]
 pub(crate) struct Rig {
-    /// Answers by HTTP/1.1: `/1k`, [`BODIES`], and `/1k-anew` and `/64k-anew`, which are another JSON each time.
+    /// Answers by HTTP/1.1: `/1k`, [`BODIES`], and each of them as `-anew`, where it is another JSON each time.
     pub(crate) upstream: SocketAddr,
     /// The same by HTTP/2 without TLS.
     pub(crate) upstream_h2: SocketAddr,
@@ -88,15 +88,42 @@ pub(crate) fn orders(bytes: usize) -> String {
     out
 }
 
+/// The same, as nginx puts it together: `$some` is an order and a comma, `$many` 32 of them, and the last order has an identifier of its
+/// own, so that what is the same in all of them is most of it, and each is as long as the others.
+fn orders_anew(bytes: usize) -> String {
+    if bytes == 0 {
+        return String::new();
+    }
+    let last = ORDER.replacen("SKU-1014", "$request_id", 1);
+    // nginx writes 32 digits there.
+    let others = bytes.saturating_sub(ORDER.len() + 32) / (ORDER.len() + 1);
+    [
+        "[",
+        &"$many".repeat(others / 32),
+        &"$some".repeat(others % 32),
+        &last,
+        "]",
+    ]
+    .concat()
+}
+
 fn nginx(folder: &TempDir, http1: SocketAddr, http2: SocketAddr) -> Command {
     let root = folder.path().join("www");
     fs::create_dir(&root).expect("a folder for answers");
     for (name, bytes) in BODIES {
         fs::write(root.join(name), orders(bytes)).expect("an answer");
     }
-    // What differs stands in the middle, where telling that it does takes longest.
-    let anew = ORDER.replacen("SKU-1014", "$request_id", 1);
-    let half = "$order,".repeat(31);
+    let anew: String = [("1k", 1_024)]
+        .iter()
+        .chain(&BODIES)
+        .map(|(name, bytes)| {
+            let (some, all) = (format!("{ORDER},"), "$some".repeat(32));
+            format!(
+                "    location = /{name}-anew {{ set $some '{some}'; set $many '{all}'; return 200 '{}'; }}\n",
+                orders_anew(*bytes)
+            )
+        })
+        .collect();
     let server = format!(
         "  server {{
     listen {http1} backlog=20000;
@@ -105,9 +132,7 @@ fn nginx(folder: &TempDir, http1: SocketAddr, http2: SocketAddr) -> Command {
     default_type application/json;
     open_file_cache max=100;
     location = /1k {{ return 200 '{ORDER}'; }}
-    location = /1k-anew {{ return 200 '{anew}'; }}
-    location = /64k-anew {{ set $order '{ORDER}'; return 200 '[{half}{anew},{half}{{}}]'; }}
-    location / {{ error_page 405 =200 $uri; }}
+{anew}    location / {{ error_page 405 =200 $uri; }}
   }}
 ",
         root.display()

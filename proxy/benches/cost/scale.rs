@@ -9,7 +9,8 @@ use std::net::{SocketAddr, TcpStream};
 use tempfile::TempDir;
 
 use crate::contender::{Contender, Sidelog};
-use crate::load::{Load, ORDER};
+use crate::load::Load;
+use crate::parts;
 use crate::rig::{BODIES, Rig};
 use crate::rounds::{Plan, rounds};
 use crate::table::Spread;
@@ -40,9 +41,9 @@ pub(crate) async fn run(rig: &Rig, plan: &Plan) {
         let idle: Vec<TcpStream> = (0..idle).map(|_| one_that_stays(contender.address)).collect();
         table.add(&idle.len().to_string(), contender, &get, plan).await;
     }
-    let mut table = Table::new("bytes of the answer's body");
+    let mut table = Table::new("bytes of the answer's body, another one each time");
     for (name, bytes) in BODIES {
-        let load = Load::get(&format!("/{name}"));
+        let load = Load::get(&format!("/{name}-anew"));
         table
             .add(&bytes.to_string(), start(rig, Vec::new()).await, &load, plan)
             .await;
@@ -71,13 +72,13 @@ async fn with_files(rig: &Rig, plan: &Plan) {
         let contender = start(rig, configured(&folder, &file)).await;
         table.add(&routes.to_string(), contender, &Load::get("/1k"), plan).await;
     }
-    let mut table = Table::new("rules of redaction, POST of 1 KB");
+    let mut table = Table::new("rules of redaction, POST of 1 KB, another one each time");
     for rules in [0, 20, 200] {
         let names: Vec<String> = (0..rules).map(|number| format!("\"internal_{number}\"")).collect();
         let file = format!("[redaction]\njson = [{}]\n", names.join(", "));
         let contender = start(rig, configured(&folder, &file)).await;
         table
-            .add(&rules.to_string(), contender, &Load::post("/1k", ORDER), plan)
+            .add(&rules.to_string(), contender, &parts::post_anew(), plan)
             .await;
     }
 }

@@ -333,11 +333,7 @@ impl<'r> Scope<'r> {
             self.trail.add(tally);
             return (redacted, true);
         }
-        let before = self.trail.take_tally();
-        let (redacted, placed) = self.of_kind(kind, text, cut);
-        let tally = self.trail.take_tally();
-        self.trail.add(before);
-        self.trail.add(tally);
+        let ((redacted, placed), tally) = self.trail.counted(|| self.of_kind(kind, text, cut));
         if placed {
             self.bodies.note(search, text, &redacted, tally);
         }

@@ -1,10 +1,10 @@
 //! Bodies that came again, and what redaction makes of them: a service answers its probes, and who polls it, with much the same, and
 //! what was searched needs no second search.
 //!
-//! What is kept has the secrets that came with it. It is in memory only, as everything is that waits to be redacted.
+//! What is kept has the secrets that came with it, until others take its place. It is in memory only.
 //!
 //! Invariants:
-//! - Only what was searched is answered for: the same text, compared whole, of the same kind, by the same rules
+//! - Only what was searched is answered for: the same text, compared whole, of the same kind, cut or whole, by the same rules
 //!   (`what_is_known_is_what_was_noted`).
 //! - At most [`MOST`] bytes are kept (`what_is_kept_has_a_bound`).
 
@@ -71,7 +71,7 @@ impl KnownBodies {
     /// The text as it was redacted when it was searched as this, and how many values were taken out.
     pub(super) fn recall<'t>(&self, search: Search, text: &'t str) -> Option<(Cow<'t, str>, Tally)> {
         let known = self.0.borrow();
-        let kept = known.places.get(place(mark(text)))?.kept.as_ref()?;
+        let kept = known.places.get(place(mark(search, text)))?.kept.as_ref()?;
         (kept.search == search && *kept.text == *text).then_some(())?;
         let redacted = kept.redacted.as_ref();
         let redacted = redacted.map_or(Cow::Borrowed(text), |redacted| Cow::Owned(redacted.to_string()));
@@ -81,45 +81,59 @@ impl KnownBodies {
     /// All of it could be placed, and this was made of it. What comes a second time is kept: most bodies don't, and a copy for nothing
     /// would cost them what it spares others.
     pub(super) fn note(&self, search: Search, text: &str, redacted: &str, tally: Tally) {
-        if text.len() + redacted.len() > MOST {
+        let redacted = Some(redacted).filter(|redacted| !is_same(redacted, text));
+        let size = text.len() + redacted.map_or(0, str::len);
+        let mark = mark(search, text);
+        let known = &mut *self.0.borrow_mut();
+        let Some(at) = known.places.get_mut(place(mark)) else {
+            return;
+        };
+        // Where one of the same mark is kept, it differs in its middle, and goes.
+        let is_second = at.mark == mark && at.kept.is_none() && size <= MOST;
+        known.bytes -= at.kept.take().map_or(0, |kept| kept.size());
+        at.mark = mark;
+        if !is_second {
             return;
         }
-        let mark = mark(text);
-        let Known { places, bytes } = &mut *self.0.borrow_mut();
-        // Where another one of this mark is kept, bodies differ in their middle only, or the body has changed.
-        let is_second = |place: &Place| place.mark == mark && place.kept.is_none();
-        let kept = places.get(place(mark)).is_some_and(is_second).then(|| Kept {
-            search,
-            text: text.into(),
-            redacted: (!is_same(redacted, text)).then(|| redacted.into()),
-            tally,
-        });
-        let new = Place { mark, kept };
-        if *bytes + new.bytes() > MOST {
-            places.fill_with(Place::default);
-            *bytes = 0;
+        if known.bytes + size > MOST {
+            known.forget();
         }
-        if let Some(place) = places.get_mut(place(mark)) {
-            *bytes = *bytes - place.bytes() + new.bytes();
-            *place = new;
+        if let Some(at) = known.places.get_mut(place(mark)) {
+            known.bytes += size;
+            at.kept = Some(Kept {
+                search,
+                text: text.into(),
+                redacted: redacted.map(Box::from),
+                tally,
+            });
         }
     }
 }
 
-impl Place {
-    fn bytes(&self) -> usize {
-        let bytes = |kept: &Kept| kept.text.len() + kept.redacted.as_ref().map_or(0, |redacted| redacted.len());
-        self.kept.as_ref().map_or(0, bytes)
+impl Known {
+    /// Makes room. What comes again is kept again at once.
+    fn forget(&mut self) {
+        for place in &mut self.places {
+            place.kept = None;
+        }
+        self.bytes = 0;
     }
 }
 
-/// What tells most bodies from each other: their length and their ends.
-fn mark(text: &str) -> u64 {
+impl Kept {
+    fn size(&self) -> usize {
+        self.text.len() + self.redacted.as_ref().map_or(0, |redacted| redacted.len())
+    }
+}
+
+/// What tells most bodies from each other: as what they are searched, their length and their ends.
+fn mark(search: Search, text: &str) -> u64 {
+    let Search { rules, kind, cut } = search;
     let bytes = text.as_bytes();
-    match bytes.first_chunk::<END>().zip(bytes.last_chunk::<END>()) {
-        Some((front, back)) => mixed(mixed(bytes.len() as u64, front), back),
-        None => mixed(0, bytes),
-    }
+    let front = bytes.first_chunk::<END>().map_or(bytes, <[u8; END]>::as_slice);
+    let back = bytes.last_chunk::<END>().map_or(bytes, <[u8; END]>::as_slice);
+    let seed = (rules << 4 | (kind as u64) << 1 | u64::from(cut)) ^ (bytes.len() as u64) << 32;
+    mixed(mixed(seed, front), back)
 }
 
 /// The place of a body of this mark.
@@ -204,15 +218,26 @@ mod tests {
     #[test]
     fn what_is_kept_has_a_bound() {
         let bodies = KnownBodies::default();
-        for length in (1..).map(|number| number * 10_000).take_while(|length| *length < MOST) {
-            let text = "x".repeat(length);
-            let known = [(); 3].map(|()| is_known(&bodies, SEARCH, &text));
-            let fits = 2 * length + 2 <= MOST;
-            assert_eq!(known[2], fits, "{length} bytes, though others were there");
-            let known = bodies.0.borrow();
-            let kept: usize = known.places.iter().map(Place::bytes).sum();
-            assert_eq!(kept, known.bytes);
-            assert!(kept <= MOST);
+        let clean = Search {
+            kind: Kind::Text,
+            ..SEARCH
+        };
+        for (search, copies) in [(SEARCH, 2), (clean, 1)] {
+            for length in (1..)
+                .map(|number| number * 10_000)
+                .take_while(|length| *length < 2 * MOST)
+            {
+                let text = "x".repeat(length);
+                let known = [(); 3].map(|()| is_known(&bodies, search, &text));
+                let fits = copies * (length + 1) <= MOST;
+                assert_eq!(known, [false, false, fits], "{length} bytes, though others were there");
+                let known = bodies.0.borrow();
+                let kept = known.places.iter().filter_map(|place| place.kept.as_ref());
+                let redacted = |kept: &Kept| kept.redacted.as_ref().map_or(0, |redacted| redacted.len());
+                let kept: usize = kept.map(|kept| kept.text.len() + redacted(kept)).sum();
+                assert_eq!(kept, known.bytes);
+                assert!(kept <= MOST);
+            }
         }
     }
 }

@@ -84,11 +84,21 @@ impl Trail {
         self.tally.each_ref().map(Cell::take)
     }
 
-    /// Counts what was counted elsewhere, or before.
+    /// What was counted for the same before.
     pub(super) fn add(&self, more: Tally) {
         for (count, more) in self.tally.iter().zip(more) {
             count.set(count.get() + more);
         }
+    }
+
+    /// What `work` returns and counts.
+    pub(super) fn counted<T>(&self, work: impl FnOnce() -> T) -> (T, Tally) {
+        let before = self.take_tally();
+        let done = work();
+        let tally = self.take_tally();
+        self.add(before);
+        self.add(tally);
+        (done, tally)
     }
 
     /// The notes so far.
