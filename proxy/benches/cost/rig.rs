@@ -88,20 +88,20 @@ pub(crate) fn orders(bytes: usize) -> String {
     out
 }
 
-/// The same, as nginx puts it together: `$some` is an order and a comma, `$many` 32 of them, and the last order has an identifier of its
-/// own, so that what is the same in all of them is most of it, and each is as long as the others.
+/// The same, as nginx puts it together: `$some` is a comma and an order, `$many` 32 of them, and the first order has an identifier of
+/// its own, in its middle, so that neither the ends nor the length tell one from another.
 fn orders_anew(bytes: usize) -> String {
     if bytes == 0 {
         return String::new();
     }
-    let last = ORDER.replacen("SKU-1014", "$request_id", 1);
+    let first = ORDER.replacen("SKU-1014", "$request_id", 1);
     // nginx writes 32 digits there.
     let others = bytes.saturating_sub(ORDER.len() + 32) / (ORDER.len() + 1);
     [
         "[",
+        &first,
         &"$many".repeat(others / 32),
         &"$some".repeat(others % 32),
-        &last,
         "]",
     ]
     .concat()
@@ -117,7 +117,7 @@ fn nginx(folder: &TempDir, http1: SocketAddr, http2: SocketAddr) -> Command {
         .iter()
         .chain(&BODIES)
         .map(|(name, bytes)| {
-            let (some, all) = (format!("{ORDER},"), "$some".repeat(32));
+            let (some, all) = (format!(",{ORDER}"), "$some".repeat(32));
             format!(
                 "    location = /{name}-anew {{ set $some '{some}'; set $many '{all}'; return 200 '{}'; }}\n",
                 orders_anew(*bytes)
