@@ -340,6 +340,7 @@ impl<'r> Scope<'r> {
         (redacted, placed)
     }
 
+    /// The same, searched.
     fn of_kind<'t>(&self, kind: Kind, text: &'t str, cut: bool) -> (Cow<'t, str>, bool) {
         let redacted = match kind {
             Kind::Json => json::redact(self, text, cut, 0),

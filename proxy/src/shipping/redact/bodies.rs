@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 use std::cell::RefCell;
+use std::fmt;
 
 use super::known::mixed;
 use super::trail::Tally;
@@ -38,13 +39,19 @@ struct Place {
     kept: Option<Kept>,
 }
 
-#[derive(Debug)]
 struct Kept {
     search: Search,
     text: Box<str>,
     /// What it was made into; `None` if nothing was found.
     redacted: Option<Box<str>>,
     tally: Tally,
+}
+
+/// Without its texts, which have secrets.
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
 }
 
 /// As what a body is searched.
@@ -194,6 +201,13 @@ mod tests {
                 prop_assert!(bodies.recall(*search, &[text, "~"].concat()).is_none());
             }
         }
+    }
+
+    #[test]
+    fn no_body_is_shown_for_debugging() {
+        let bodies = KnownBodies::default();
+        let known = [(); 3].map(|()| is_known(&bodies, SEARCH, "MARK"));
+        assert!(known[2] && !format!("{bodies:?}").contains("MARK"));
     }
 
     #[test]
