@@ -84,7 +84,7 @@ impl Trail {
         self.tally.each_ref().map(Cell::take)
     }
 
-    /// What was counted for the same before.
+    /// Counts what was counted for the same before.
     pub(super) fn add(&self, more: Tally) {
         for (count, more) in self.tally.iter().zip(more) {
             count.set(count.get() + more);
