@@ -76,7 +76,8 @@ bench-redaction: ## how fast bodies are redacted, against the targets
 	@.ci/install build
 	cargo bench --locked -p sidelog-proxy --bench redaction
 
-bench-consumer: tools release ## what a record costs the consumer, and the memory it takes, against the targets
+bench-consumer: release ## what a record costs the consumer, and the memory it takes, against the targets
+	@.ci/install demo
 	SIDELOG_PROGRAMS=$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release \
 		cargo bench --locked --profile quick -p sidelog-consumer --bench drain
 
